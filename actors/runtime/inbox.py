@@ -1,0 +1,111 @@
+"""The half of a cell that senders see: asks and tells into its mailbox, from any task."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from actors.runtime.envelope import Envelope
+from actors.runtime.errors import ActorRestarting, ActorStopped, AskCycle, AskTimeout, MailboxFull
+from actors.runtime.queue import MessageQueue
+from actors.runtime.spec import Child
+from actors.runtime.waits import cycle, held_up, serving
+
+if TYPE_CHECKING:
+    from actors.runtime.system import System
+
+
+class Inbox:
+    def __init__(self, spec: Child, system: System) -> None:
+        self.spec = spec
+        self.id = spec.id
+        self.system = system
+        self.queue = MessageQueue(spec.mailbox, self._lose)
+        self.backoff_until = -math.inf
+        self.waits: dict[Envelope, Inbox] = {}
+        """The asks that this actor's handler awaits, and where they were sent to."""
+        self._refuses_asks = False
+
+    async def ask(self, message: Any) -> Any:
+        envelope = Envelope(message, True, trio.current_effective_deadline())
+        if self._refuses_asks:
+            await trio.lowlevel.checkpoint()
+            raise ActorRestarting(f"{self.id} is restarting; the message was not handled", self.retry_after())
+        caller = None if serving.get() is None else held_up()
+        if caller is not None:
+            await self.refuse_cycle(caller)
+            caller.waits[envelope] = self
+        try:
+            offer = self.queue.offer(envelope)
+            if offer == "full" and self.queue.on_full == "wait":
+                await self.queue.put(envelope)
+            elif offer != "accepted":
+                await trio.lowlevel.checkpoint()
+                raise self._full()
+            return await envelope.wait()
+        except trio.ClosedResourceError:  # raised by the queue alone
+            await trio.lowlevel.checkpoint()
+            raise self._stopped() from None
+        except AskTimeout:  # raised by `expire` alone
+            await trio.lowlevel.checkpoint()  # Cancelled here, if the deadline still stands
+            if envelope.retried:
+                raise
+        finally:
+            if caller is not None:
+                del caller.waits[envelope]
+        return await self.ask(message)  # its owner has extended the deadline, and nobody handled it
+
+    async def tell(self, message: Any) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        envelope = Envelope(message, False, math.inf)
+        try:
+            offer = self.queue.offer(envelope)
+            if offer == "full" and self.queue.on_full == "wait" and not self._waits_for_the_teller():
+                await self.queue.put(envelope)
+                return
+        except trio.ClosedResourceError:
+            self.system.dead_letters.record(self.id, message, "stopped")
+            await trio.lowlevel.checkpoint()
+            raise self._stopped() from None
+        await trio.lowlevel.cancel_shielded_checkpoint()  # it was sent: too late to be cancelled
+        if offer == "full":
+            raise self._full()
+
+    def try_tell(self, message: Any) -> bool:
+        try:
+            return self.queue.offer(Envelope(message, False, math.inf)) == "accepted"
+        except trio.ClosedResourceError:
+            self.system.dead_letters.record(self.id, message, "stopped")
+            return False
+
+    def retry_after(self) -> float:
+        return max(0.0, self.backoff_until - trio.current_time())
+
+    async def refuse_cycle(self, caller: Inbox) -> None:
+        """Raise AskCycle, after a checkpoint, if *caller*'s handler would wait for itself by waiting for this."""
+        way = cycle(caller, self)
+        if way:
+            await trio.lowlevel.checkpoint()
+            raise AskCycle(way)
+
+    def answers_later(self, _envelope: Envelope) -> bool:
+        """Whether that message was left to be answered later, and so needs no turn of the handler any more."""
+        return False
+
+    def _waits_for_the_teller(self) -> bool:
+        """Whether room in this full mailbox would come only after the caller's own handler has returned."""
+        caller = held_up()
+        return caller is not None and bool(cycle(caller, self))
+
+    def _full(self) -> MailboxFull:
+        return MailboxFull(f"the mailbox of {self.id} is full ({self.queue.capacity} messages)")
+
+    def _stopped(self) -> ActorStopped:
+        return ActorStopped(f"{self.id} has stopped; the message was not handled")
+
+    def _lose(self, envelope: Envelope) -> None:
+        """The mailbox's policy gave this one up."""
+        self.system.dead_letters.record(self.id, envelope.message, "dropped")
+        envelope.fail(self._full())

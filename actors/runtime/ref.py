@@ -1,0 +1,92 @@
+"""How the rest of the program talks to an actor: a reference that stays the same across restarts."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+import trio
+
+from actors.runtime.errors import AskTimeout
+from actors.runtime.monitors import Monitor, Monitors
+
+M = TypeVar("M")
+
+Ending = Literal["stop", "kill", "drain"]
+
+
+class Port(Protocol):
+    """What a reference leads to: an actor's cell, or a pool."""
+
+    id: str
+    monitors: Monitors
+
+    async def ask(self, message: Any) -> Any: ...
+    async def tell(self, message: Any) -> None: ...
+    def try_tell(self, message: Any) -> bool: ...
+    async def end(self, how: Ending) -> None: ...
+
+
+class Ref(Generic[M]):
+    """A stable reference to one actor (or pool) of the tree. Valid before its first start and after its last stop."""
+
+    __slots__ = ("_cell", "id")
+
+    def __init__(self, cell: Port) -> None:
+        self._cell = cell
+        self.id = cell.id
+
+    def __repr__(self) -> str:
+        return f"<Ref {self.id}>"
+
+    async def ask(self, message: M, timeout: float | None = None) -> Any:
+        """Send *message* and wait for its answer.
+
+        With *timeout* (seconds) it raises `AskTimeout` when that passes; with None the caller's own cancel
+        scope is the deadline. Raises one of the `ActorError`s, never silence. Cancelled while the message
+        is queued: it is not handled; later: it may be.
+        """
+        if timeout is None:
+            return await self._cell.ask(message)
+        with trio.move_on_after(timeout):
+            return await self._cell.ask(message)
+        raise AskTimeout(f"{self.id} did not answer within {timeout} s; the message may have been handled")
+
+    async def tell(self, message: M) -> None:
+        """Send *message* without an answer. Waits for room where the mailbox's policy is to wait.
+
+        Raises `MailboxFull` (policy `reject`) or `ActorStopped`. Cancelled: it was not sent.
+        """
+        await self._cell.tell(message)
+
+    def try_tell(self, message: M) -> bool:
+        """Send *message* if it can be accepted now; never waits, never raises. True: it is queued."""
+        return self._cell.try_tell(message)
+
+    async def monitor(self) -> Monitor:
+        """Watch the incarnation there is, or the first to come: `await monitor` gives its one `Down`.
+
+        A restart is a Down too, and says so; watch again for the next one. When none is alive now and one was
+        (in backoff, or ended for good), its Down is given at once.
+        """
+        await trio.lowlevel.checkpoint()
+        return self._cell.monitors.open()
+
+    async def stop(self) -> None:
+        """End the actor for good after the messages in hand (open Laters too), within its shutdown budget.
+
+        Returns when `on_stop` has. What is queued goes to dead letters, its asks get `ActorStopped`; so do
+        new ones from now on. It is not restarted. Raises `AskCycle` in a handler that would wait for its own
+        end (`Actor.stop` is for that). Cancelled: the stop goes on.
+        """
+        await self._cell.end("stop")
+
+    async def drain(self) -> None:
+        """`stop`, but what is queued is handled first. In backoff nobody is there to handle it: then as `stop`."""
+        await self._cell.end("drain")
+
+    async def kill(self) -> None:
+        """`stop`, but what is in hand is cancelled now, and with it the spawned tasks; `on_stop` still runs.
+
+        The asks in hand get `ActorCrashed`, for they may have been handled; its cause is `Killed`.
+        """
+        await self._cell.end("kill")

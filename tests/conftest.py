@@ -1,0 +1,3 @@
+"""Plugins for all tests: pytest takes them from the topmost conftest alone."""
+
+pytest_plugins = ["actors.runtime.testing", "pytester"]

@@ -1,0 +1,65 @@
+"""The tree as JSON-ready dicts: state, incarnation, restarts, mailbox depth, age of the message in hand."""
+
+import json
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from actors.runtime import Mailbox
+from tests.runtime.support import AnswerLater, Asking, Crash, Echo, Hold, Journal, child, open_system, state_of, tree
+
+
+async def test_it_has_the_shape_of_the_tree(autojump_clock: MockClock) -> None:
+    inner = tree(child("b", Journal()), id="inner", strategy="rest_for_one", intensity=None)
+    async with open_system(tree(child("a", Journal()), inner)) as system:
+        snapshot = system.snapshot()
+        assert json.loads(json.dumps(snapshot)) == snapshot
+        assert (snapshot["id"], snapshot["kind"], snapshot["strategy"]) == ("root", "supervisor", "one_for_one")
+        assert [node["id"] for node in snapshot["children"]] == ["a", "inner"]
+        assert snapshot["children"][1]["children"][0]["kind"] == "actor"
+        assert snapshot["children"][1]["intensity"] is None
+
+
+async def test_it_shows_the_queue_and_the_age_of_the_message_in_hand(autojump_clock: MockClock) -> None:
+    async with open_system(tree(child("a", Journal(), mailbox=Mailbox(8)))) as system:
+        assert state_of(system, "a")["in_hand_age"] is None
+        hold = Hold()
+        await system.ref("a").tell(hold)
+        await wait_all_tasks_blocked()
+        await system.ref("a").tell(Echo())
+        await system.ref("a").tell(Echo())
+        await trio.sleep(3)
+        node = state_of(system, "a")
+        assert (node["in_hand_age"], node["mailbox_depth"], node["mailbox_capacity"]) == (pytest.approx(3), 2, 8)
+        hold.released.set()
+        await wait_all_tasks_blocked()
+        node = state_of(system, "a")
+        assert (node["in_hand_age"], node["mailbox_depth"]) == (None, 0)
+
+
+async def test_a_message_whose_later_is_open_counts_as_in_hand(autojump_clock: MockClock) -> None:
+    async with open_system(tree(child("a", Journal()))) as system, trio.open_nursery() as nursery:
+        Asking(system, "a", AnswerLater(after=4), nursery)
+        await trio.sleep(1)
+        Asking(system, "a", AnswerLater(after=2), nursery)
+        await trio.sleep(1)
+        assert state_of(system, "a")["in_hand_age"] == pytest.approx(2)  # of the oldest
+        await trio.sleep(4)
+        assert state_of(system, "a")["in_hand_age"] is None
+
+
+async def test_it_shows_restarts_and_the_last_error(autojump_clock: MockClock) -> None:
+    async with open_system(tree(child("a", Journal()))) as system:
+        assert state_of(system, "a")["last_error"] is None
+        await system.ref("a").tell(Crash())
+        await system.ref("a").tell(Crash())
+        await wait_all_tasks_blocked()
+        node = state_of(system, "a")
+        assert (node["state"], node["incarnation"], node["restarts"]) == ("backoff", 2, 1)
+        assert node["last_error"] == "Boom: boom"
+        await trio.sleep(0.25)
+        assert state_of(system, "a")["state_age"] == pytest.approx(0.25)
+        await trio.sleep(1)
+        node = state_of(system, "a")
+        assert (node["state"], node["incarnation"], node["restarts"]) == ("ready", 3, 2)
