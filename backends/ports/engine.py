@@ -1,0 +1,23 @@
+"""Where the composition root gets its adapters from: one engine, whichever it is."""
+
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from backends.ports.entities import EntityStore
+from backends.ports.event_log import EventLog
+from backends.ports.stores import AuditStore, DeliveryStore, SearchIndex
+
+
+class Engine(Protocol):
+    """Makes an adapter a call; all made before `opened` are open within it."""
+
+    def opened(self) -> AbstractAsyncContextManager[None]: ...
+    def entities(self) -> EntityStore: ...
+    def event_log(self) -> EventLog: ...
+    def audit(self) -> AuditStore: ...
+    def search(self) -> SearchIndex: ...
+    def deliveries(self) -> DeliveryStore: ...
+
+    async def checkpoint(self) -> None:
+        """The engine's own housekeeping, due about once a second."""
+        ...

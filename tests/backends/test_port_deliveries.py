@@ -1,0 +1,103 @@
+"""What every delivery store promises."""
+
+import msgspec
+
+from backends.ports.stores import Delivery
+from tests.backends.conftest import Backend
+
+
+def delivery(id: str, endpoint: str = "hook-1", due_at: float = 0.0, state: str = "pending") -> Delivery:
+    return Delivery(
+        id=id,
+        channel="webhook",
+        endpoint=endpoint,
+        event_id=f"event-{id}",
+        event_type="user.created",
+        source="entity.changed/0/7",
+        payload=b'{"a":"\xc3\xa9"}\0',
+        state=state,
+        due_at=due_at,
+    )
+
+
+async def due(backend: Backend, now: float, limit: int = 10, exclude: tuple[str, ...] = ()) -> list[str]:
+    return [found.id for found in await backend.deliveries.due(now, limit, exclude)]
+
+
+async def test_a_delivery_comes_back_as_it_went_in(backend: Backend) -> None:
+    original = delivery("d1", due_at=1.5)
+    assert await backend.deliveries.add([original]) == 1
+    assert await backend.deliveries.get("d1") == original
+    assert await backend.deliveries.due(2, 10, ()) == [original]
+    assert await backend.deliveries.get("nothing") is None
+
+
+async def test_a_redelivered_event_makes_no_second_delivery(backend: Backend) -> None:
+    await backend.deliveries.add([delivery("d1")])
+    await backend.deliveries.save(msgspec.structs.replace(delivery("d1"), state="done", attempts=1))
+    assert await backend.deliveries.add([delivery("d1"), delivery("d2")]) == 1
+    assert await backend.deliveries.add([]) == 0
+    assert await due(backend, 1) == ["d2"]
+
+
+async def test_one_delivery_an_endpoint_is_due_the_oldest_first(backend: Backend) -> None:
+    await backend.deliveries.add(
+        [
+            delivery("a2", "a", 2),
+            delivery("a1", "a", 1),
+            delivery("b1", "b", 0.5),
+            delivery("c9", "c", 9),
+            delivery("d1", "d", 1),
+        ]
+    )
+    assert await due(backend, 3) == ["b1", "a1", "d1"]
+    assert await due(backend, 3, limit=2) == ["b1", "a1"]
+    assert await due(backend, 3, exclude=("b", "d", "zz")) == ["a1"]
+    assert await due(backend, 0.4) == []
+
+
+async def test_the_next_due_time_leaves_out_endpoints_under_way(backend: Backend) -> None:
+    assert await backend.deliveries.next_due(()) is None
+    await backend.deliveries.add([delivery("a", "a", 5), delivery("b", "b", 3), delivery("b2", "b", 2)])
+    await backend.deliveries.add([delivery("c", "c", 1, state="dead")])
+    assert await backend.deliveries.next_due(()) == 2
+    assert await backend.deliveries.next_due(("b",)) == 5
+    assert await backend.deliveries.next_due(("a", "b")) is None
+
+
+async def test_an_attempts_outcome_is_kept(backend: Backend) -> None:
+    await backend.deliveries.add([delivery("d1")])
+    tried = msgspec.structs.replace(
+        delivery("d1"), attempts=1, due_at=20.5, first_at=10.0, last_at=10.25, error="503 Service Unavailable"
+    )
+    await backend.deliveries.save(tried)
+    assert await backend.deliveries.get("d1") == tried
+    assert await due(backend, 20) == []
+    assert await due(backend, 21) == ["d1"]
+
+
+async def test_only_the_dead_are_reset(backend: Backend) -> None:
+    dead = msgspec.structs.replace(delivery("d1"), state="dead", attempts=3, first_at=1.0, last_at=9.0, error="gone")
+    await backend.deliveries.add([dead, delivery("d2"), delivery("d3", state="done")])
+    assert await backend.deliveries.reset("d1", 50.0)
+    assert await backend.deliveries.get("d1") == delivery("d1", due_at=50.0)
+    assert not await backend.deliveries.reset("d1", 60.0)
+    assert not await backend.deliveries.reset("d2", 60.0)
+    assert not await backend.deliveries.reset("d3", 60.0)
+    assert not await backend.deliveries.reset("nothing", 60.0)
+
+
+async def test_states_are_counted(backend: Backend) -> None:
+    assert await backend.deliveries.counts() == {}
+    await backend.deliveries.add([delivery("a"), delivery("b"), delivery("c", state="dead")])
+    assert await backend.deliveries.counts() == {"pending": 2, "dead": 1}
+
+
+async def test_only_what_is_done_is_purged(backend: Backend) -> None:
+    done = [msgspec.structs.replace(delivery(f"d{n}"), state="done", last_at=float(n)) for n in range(4)]
+    dead = msgspec.structs.replace(delivery("dead"), state="dead", last_at=0.0)
+    await backend.deliveries.add([*done, dead, delivery("pending")])
+    assert await backend.deliveries.purge(3.0, 2) == 2
+    assert await backend.deliveries.purge(3.0, 2) == 1
+    assert await backend.deliveries.purge(3.0, 2) == 0
+    assert await backend.deliveries.counts() == {"done": 1, "dead": 1, "pending": 1}
