@@ -1,0 +1,89 @@
+"""The `authenticator` actor: token digests in, principals out, on the cache manager's `token_validation` entries.
+
+It knows no token and no Auth Service: a miss is loaded by the cache manager, whose loader asks whichever
+Auth Service is configured. Negative answers live in a store of their own there, so random tokens evict nobody.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from actors.authenticator.messages import Authenticate, Failure, Principal
+from actors.cache_manager.messages import MISS, TOKEN_VALIDATION, GetMany, Load
+from actors.metrics import Metrics
+from actors.runtime import Actor, ActorError, Later
+
+log = structlog.get_logger(__name__)
+
+Answer = Principal | Failure
+
+
+class Authenticator(Actor[Authenticate]):
+    """Answers `Authenticate` with a `Principal` or a `Failure`; never rejects. Safe under `retry_once`.
+
+    *wall_clock*: Unix seconds, for the tokens' expiry. *load_timeout*: seconds that the validation of a token
+    that is not in the cache may take; it should be above the cache manager's own deadline for a load.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        wall_clock: Callable[[], float],
+        *,
+        load_timeout: float = 6.0,
+        cache: str = "cache_manager",
+    ) -> None:
+        self._wall_clock = wall_clock
+        self._load_timeout = load_timeout
+        self._cache = cache
+        self._outcomes = metrics.counter(
+            "weir_authentications_total", "Token validations by outcome (ok, invalid_token, unavailable).", ("outcome",)
+        )
+
+    async def handle_batch(self, messages: list[Authenticate]) -> list[Any]:
+        digests = tuple(dict.fromkeys(message.digest for message in messages))
+        try:
+            found = await self.lookup(self._cache).ask(GetMany(TOKEN_VALIDATION, digests))
+        except ActorError as error:
+            log.warning("the token cache did not answer", error=repr(error))
+            return [self._counted(Failure.UNAVAILABLE) for _ in messages]
+        cached = dict(zip(digests, found, strict=True))
+        waiting: dict[str, list[Later]] = {}
+        now = self._wall_clock()
+        answers: list[Any] = []
+        for message in messages:
+            value = cached[message.digest]
+            if value is MISS:
+                later = self.later()
+                waiting.setdefault(message.digest, []).append(later)
+                answers.append(later)
+            else:
+                answers.append(self._counted(judge(value, now)))
+        for digest, laters in waiting.items():
+            self.spawn(self._load, digest, laters)
+        return answers
+
+    async def _load(self, digest: str, laters: list[Later]) -> None:
+        """Answer all who wait for *digest*. Whatever goes wrong says nothing about the token: unavailable."""
+        answer: Answer
+        try:
+            value = await self.lookup(self._cache).ask(Load(TOKEN_VALIDATION, digest), timeout=self._load_timeout)
+        except ActorError as error:
+            log.warning("a token could not be validated", error=repr(error))
+            answer = Failure.UNAVAILABLE
+        else:
+            answer = judge(value, self._wall_clock())
+        for later in laters:
+            later.answer(self._counted(answer))
+
+    def _counted(self, answer: Answer) -> Answer:
+        self._outcomes.inc(answer.value if isinstance(answer, Failure) else "ok")
+        return answer
+
+
+def judge(cached: object, now: float) -> Answer:
+    """What a cached validation is worth at *now* (Unix seconds): an entry may outlive its token by its jitter."""
+    if isinstance(cached, Principal) and cached.expires_at > now:
+        return cached
+    return Failure.INVALID_TOKEN

@@ -1,0 +1,16 @@
+"""What `deliveries` understands."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Tell: there may be something due."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """→ True when a dead delivery of that id is pending again, with no attempts counted. `Reject` carries
+    the store's error."""
+
+    id: str
