@@ -1,0 +1,29 @@
+"""How far each consumer group is behind, as a gauge that is read before a scrape."""
+
+from collections.abc import Mapping
+
+from actors.event_log.messages import Lag
+from actors.metrics import Labels, Metrics
+from actors.runtime import ActorError
+from gateway.admin.operations import Lookup
+
+
+class LagGauge:
+    """Scraping is synchronous and the log is asked in a message, so the numbers are fetched first."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._lag: Mapping[Labels, float] = {}
+        metrics.gauge(
+            "weir_consumer_lag",
+            "Records between a group's committed offset and the end of the partition.",
+            ("group", "topic", "partition"),
+            lambda: self._lag,
+        )
+
+    async def refresh(self, lookup: Lookup) -> None:
+        """Ask the log. While it does not answer, the last numbers stay."""
+        try:
+            lag = await lookup("event_log").ask(Lag(), timeout=2.0)
+        except ActorError:
+            return
+        self._lag = {(group, topic, str(partition)): float(behind) for (group, topic, partition), behind in lag.items()}

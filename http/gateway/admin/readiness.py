@@ -1,0 +1,42 @@
+"""Whether the system is ready to take requests, read off a snapshot of the tree. Pure."""
+
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
+
+# A request-path child that comes back within this many seconds costs callers time, not errors.
+GRACE_S = 1.0
+
+
+class Readiness(NamedTuple):
+    """`ready` False: /readyz answers 503. `degraded`: ready, but `reasons` names children that are not."""
+
+    ready: bool
+    degraded: bool
+    reasons: tuple[str, ...]
+
+
+def readiness(snapshot: dict[str, Any], *, started: bool, draining: bool, request_path: Collection[str]) -> Readiness:
+    """Args: *request_path*: the ids without which no request can be answered."""
+    if draining:
+        return Readiness(False, False, ("draining",))
+    if not started:
+        return Readiness(False, False, ("starting",))
+    fatal: list[str] = []
+    degraded: list[str] = []
+    for node in actors(snapshot):
+        if node["state"] == "ready":
+            continue
+        reason = f"{node['id']} is {node['state']}" + (f" ({node['last_error']})" if node["last_error"] else "")
+        if node["id"] in request_path and node["state_age"] >= GRACE_S:
+            fatal.append(reason)
+        elif node["state"] in ("backoff", "stopped"):
+            degraded.append(reason)
+    return Readiness(not fatal, not fatal and bool(degraded), (*fatal, *degraded))
+
+
+def actors(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The workers of a snapshot, in start order."""
+    if "children" not in node:
+        yield node
+    for child in node.get("children", ()):
+        yield from actors(child)

@@ -1,0 +1,276 @@
+"""The stages of a request, in their order: limits, authentication, routing, target, answer.
+
+Runs in the connection's task, free of ASGI. It owns one deadline a request; the actors it asks own the state.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+import trio
+
+from actors.authenticator.bearer import HeaderFault, parse_authorization
+from actors.authenticator.messages import Authenticate, Failure, Principal
+from actors.metrics import Metrics
+from actors.publisher.messages import Publish
+from actors.rate_limiter.headers import RateLimitHeaders
+from actors.rate_limiter.messages import Check, Verdict
+from actors.router.messages import Resolve, Resolved, Route, RoutingError
+from actors.router.table import RouteTableRef
+from actors.runtime import Reject
+from backends.ports.stores import AuditEntry
+from gateway import ids
+from gateway.address import limit_key
+from gateway.cors import METHODS, CorsPolicy, decorate, is_preflight, preflight
+from gateway.identity import without_identity
+from gateway.limits import Buckets, LimitPlan, together
+from gateway.problem import ProblemError, problem
+from gateway.refusals import Challenges, of_failure, other_method, over_limit, timed_out, unavailable
+from gateway.request import Request, Response
+from gateway.services.events import audit_event, outcome
+
+log = structlog.get_logger(__name__)
+
+NO_ROUTE = "-"
+_METHODS = frozenset(METHODS.decode().split(", "))
+# A target's own word on these would contradict ours.
+_REPLACED = frozenset((b"ratelimit", b"ratelimit-policy"))
+_LATENCY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Asker(Protocol):
+    """A `Ref`, as far as the pipeline uses one."""
+
+    async def ask(self, message: Any, timeout: float | None = None) -> Any: ...
+
+
+class Teller(Protocol):
+    def try_tell(self, message: Any) -> bool: ...
+
+
+class Target(Protocol):
+    """Where a route leads. *audited*: its requests are audited by the gateway, as nobody else does it."""
+
+    audited: bool
+
+    async def handle(self, request: Request, resolved: Resolved) -> Response:
+        """Answer, or raise: `ProblemError`, an `ActorError`, anything else for a 500. Cancelled at the deadline."""
+        ...
+
+
+class TargetLookup(Protocol):
+    def of(self, route: Route) -> Target: ...
+
+
+@dataclass(slots=True)
+class Policy:
+    """What a reload replaces, by assignment, between two requests."""
+
+    limits: LimitPlan
+    cors: CorsPolicy
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """What one request has come to so far; read when it is answered, however it ended."""
+
+    request: Request
+    started: float
+    route: str = NO_ROUTE
+    verdict: Verdict | None = None
+    refused: bool = False
+    audited: bool = False
+
+
+class _Refused(Exception):
+    """A verdict of the gateway's own stages: nobody but the gateway can audit it."""
+
+    def __init__(self, problem: ProblemError) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+
+class Pipeline:
+    """One for the whole process; requests run through it concurrently.
+
+    Args:
+        request_timeout: seconds from here to the answer; then 504.
+        overloaded: whether audits could not be kept now; then 503 before any work.
+        now: Unix seconds, for audits.
+    """
+
+    def __init__(
+        self,
+        *,
+        rate_limiter: Asker,
+        authenticator: Asker,
+        router: Asker,
+        publisher: Teller,
+        table: RouteTableRef,
+        targets: TargetLookup,
+        policy: Policy,
+        metrics: Metrics,
+        realm: str = "weir",
+        request_timeout: float = 10.0,
+        overloaded: Callable[[], bool] = lambda: False,
+        new_id: Callable[[], str] = ids.new_id,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._rate_limiter = rate_limiter
+        self._authenticator = authenticator
+        self._router = router
+        self._publisher = publisher
+        self._table = table
+        self._targets = targets
+        self._policy = policy
+        self._challenges = Challenges(realm)
+        self._timeout = request_timeout
+        self._overloaded = overloaded
+        self._new_id = new_id
+        self._now = now
+        self._limit_headers = RateLimitHeaders()
+        self._requests = metrics.counter("weir_requests_total", "Answered requests.", ("route", "status"))
+        self._latency = metrics.histogram(
+            "weir_request_seconds", "Time from a complete request to its answer.", _LATENCY_BOUNDS, ("route",)
+        )
+
+    async def handle(self, request: Request) -> Response:
+        """Answer *request*. Never raises but for cancellation; work that actors were asked for goes on then."""
+        exchange = _Exchange(request, trio.current_time())
+        if is_preflight(request):
+            return self._count(exchange, self._with_id(request, preflight(self._policy.cors, request)))
+        try:
+            response = await self._answer(exchange)
+        except BaseException:  # cancelled: the connection is cut; what was forwarded may have happened
+            if exchange.audited:
+                self._audit(exchange, "failed", 0)
+            raise
+        return self._finish(exchange, response)
+
+    def refuse(self, request: Request, error: ProblemError) -> Response:
+        """The answer to a request that is none: it could not be read. Dressed like any other answer."""
+        return self._finish(_Exchange(request, trio.current_time()), error.response(request.id))
+
+    # The stages.
+
+    async def _answer(self, exchange: _Exchange) -> Response:
+        request = exchange.request
+        try:
+            with trio.move_on_after(self._timeout):
+                return await self._stages(exchange)
+            return timed_out(self._timeout).response(request.id)
+        except _Refused as refused:
+            exchange.refused = True
+            return refused.problem.response(request.id)
+        except Exception as error:
+            foreseen = of_failure(error)
+            if foreseen is not None:
+                return foreseen.response(request.id)
+            log.exception("a request failed", request_id=request.id, route=exchange.route)
+            return problem(500, "the server failed; the request's id is in its log", request.id)
+
+    async def _stages(self, exchange: _Exchange) -> Response:
+        request = exchange.request
+        request.headers = without_identity(request.headers)
+        if request.method not in _METHODS:
+            raise other_method(request.method, METHODS)
+        if self._overloaded():
+            raise unavailable("audits cannot be kept now, so nothing is done", 1.0)
+        if request.path == "*" and request.method == "OPTIONS":
+            return Response(204, [(b"allow", METHODS)])
+        found = self._table.current.lookup(request.path)
+        # What no route claims is asked for a token first: strangers learn nothing about which paths exist.
+        auth = "required" if found is None else found[0].auth
+        exchange.route = NO_ROUTE if found is None else found[0].prefix
+        credentials = parse_authorization([value for name, value in request.headers if name == b"authorization"])
+        digest = credentials if isinstance(credentials, str) else None
+        plan = self._policy.limits
+        await self._limit(exchange, plan.before_authentication(limit_key(request.client), digest))
+        if auth != "none":
+            request.principal = await self._authenticate(credentials, required=auth == "required")
+            if request.principal is not None:
+                await self._limit(exchange, plan.after_authentication(request.principal.subject))
+        resolved = await self._resolve(request)
+        exchange.route = resolved.route.prefix
+        target = self._targets.of(resolved.route)
+        exchange.audited = target.audited
+        return await target.handle(request, resolved)
+
+    async def _limit(self, exchange: _Exchange, buckets: Buckets) -> None:
+        if not buckets:
+            return
+        verdict: Verdict = await self._rate_limiter.ask(Check(buckets))
+        exchange.verdict = together(exchange.verdict, verdict)
+        if verdict.retry_after_s:
+            raise _Refused(over_limit(verdict))
+
+    async def _authenticate(self, credentials: str | HeaderFault | None, *, required: bool) -> Principal | None:
+        """The caller; None: nobody, which only an `optional` route admits. Bad credentials it refuses, too."""
+        match credentials:
+            case None:
+                if required:
+                    raise _Refused(self._challenges.missing())
+                return None
+            case HeaderFault.MALFORMED_HEADER:
+                raise _Refused(self._challenges.malformed())
+            case HeaderFault.MALFORMED_TOKEN:
+                raise _Refused(self._challenges.invalid())
+        answer: Principal | Failure = await self._authenticator.ask(Authenticate(credentials))
+        match answer:
+            case Failure.INVALID_TOKEN:
+                raise _Refused(self._challenges.invalid())
+            case Failure.UNAVAILABLE:
+                raise unavailable("tokens cannot be checked now", 1.0)
+        return answer
+
+    async def _resolve(self, request: Request) -> Resolved:
+        scopes = None if request.principal is None else request.principal.scopes
+        try:
+            resolved: Resolved = await self._router.ask(Resolve(request.method, request.path, scopes))
+        except Reject as refused:
+            if not isinstance(refused.error, RoutingError):
+                raise
+            raise _Refused(self._challenges.of_routing(refused.error)) from None
+        return resolved
+
+    # The answer.
+
+    def _finish(self, exchange: _Exchange, response: Response) -> Response:
+        request = exchange.request
+        if exchange.refused:
+            self._audit(exchange, "denied", response.status)
+        elif exchange.audited:
+            self._audit(exchange, outcome(response.status), response.status)
+        headers = response.headers
+        if exchange.verdict is not None:
+            kept = [item for item in headers if item[0] not in _REPLACED]
+            headers = kept + self._limit_headers.build(exchange.verdict)
+        headers = decorate(self._policy.cors, request.header(b"origin"), headers)
+        return self._count(exchange, self._with_id(request, Response(response.status, headers, response.body)))
+
+    def _with_id(self, request: Request, response: Response) -> Response:
+        headers = [item for item in response.headers if item[0] != b"x-request-id"]
+        headers.append((b"x-request-id", request.id.encode()))
+        return Response(response.status, headers, response.body)
+
+    def _count(self, exchange: _Exchange, response: Response) -> Response:
+        self._requests.inc(exchange.route, str(response.status))
+        self._latency.observe(trio.current_time() - exchange.started, exchange.route)
+        return response
+
+    def _audit(self, exchange: _Exchange, outcome: str, status: int) -> None:
+        request = exchange.request
+        entry = AuditEntry(
+            id=self._new_id(),
+            at=self._now(),
+            subject="" if request.principal is None else request.principal.subject,
+            action=f"{request.method} {exchange.route}",
+            entity=request.path,
+            outcome=outcome,
+            request_id=request.id,
+            status=status,
+            client=request.client,
+        )
+        self._publisher.try_tell(Publish(audit_event(entry, request.traceparent)))

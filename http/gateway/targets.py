@@ -1,0 +1,64 @@
+"""From a route to what answers it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import httpx
+
+from actors.router.messages import Resolved, Route
+from gateway.asgi_target import AsgiApp, AsgiTarget, TargetError
+from gateway.pipeline import Asker, Target
+from gateway.request import Request, Response
+from gateway.services.messages import ServiceRequest
+from gateway.upstream import UpstreamTarget
+
+
+class ServiceTarget:
+    """The target kind `service:NAME`: an actor of this tree. It audits its requests itself."""
+
+    audited = False
+
+    def __init__(self, service: Asker) -> None:
+        self._service = service
+
+    async def handle(self, request: Request, resolved: Resolved) -> Response:
+        """Raises what the ask raises. HEAD is asked as GET; the server leaves the body out."""
+        asked = replace(request, method="GET") if request.method == "HEAD" else request
+        response: Response = await self._service.ask(ServiceRequest(asked, resolved.rest))
+        return response
+
+
+class Targets:
+    """Every target that routes may name: *services* by name, *apps* by `asgi:package.module:app`, any upstream.
+
+    Upstreams are made on first use, so a reload may bring new ones; services and apps are part of the tree
+    and do not change while it runs.
+    """
+
+    def __init__(
+        self,
+        services: Mapping[str, Asker],
+        apps: Mapping[str, AsgiApp],
+        transport: httpx.AsyncBaseTransport,
+    ) -> None:
+        self._transport = transport
+        self._fixed: dict[str, Target] = {f"service:{name}": ServiceTarget(ref) for name, ref in services.items()}
+        self._fixed.update({name: AsgiTarget(app) for name, app in apps.items()})
+        self._upstreams: dict[tuple[str, ...], UpstreamTarget] = {}
+
+    def check(self, routes: Iterable[Route]) -> None:
+        """Raise TargetError for the first route whose target does not exist. Call it before a reload."""
+        for route in routes:
+            if isinstance(route.target, str) and route.target not in self._fixed:
+                known = ", ".join(sorted(self._fixed))
+                raise TargetError(f"route {route.prefix}: there is no target {route.target} (known: {known})")
+
+    def of(self, route: Route) -> Target:
+        """The target of *route*. Raises LookupError for one that `check` would not have let through."""
+        target = route.target
+        if isinstance(target, str):
+            return self._fixed[target]
+        upstream = self._upstreams.get(target)
+        if upstream is None:
+            upstream = self._upstreams[target] = UpstreamTarget(target, self._transport)
+        return upstream

@@ -1,0 +1,133 @@
+"""The `webhooks` service: subscriptions, whose secret is shown once."""
+
+import base64
+from typing import Any
+
+import pytest
+
+from gateway.services.webhooks.model import url_fault
+from tests.services.fakes import World, document
+
+HOOK = {"url": "https://hooks.example/weir?x=1", "events": ["user.*", "configuration.changed", "user.*"]}
+
+
+async def test_the_secret_is_shown_once(api: World) -> None:
+    answer = await api.call("webhooks", "POST", json=HOOK)
+    made = document(answer)
+    assert answer.status == 201
+    secret = made.pop("secret")
+    assert secret.startswith("whsec_")
+    assert len(base64.b64decode(secret.removeprefix("whsec_"), validate=True)) == 32
+    assert made["events"] == ["user.*", "configuration.changed"]
+    read = await api.call("webhooks", "GET", f"/{made['id']}")
+    assert document(read) == made
+    listed = await api.call("webhooks", "GET")
+    assert document(listed) == {"items": [made], "next_cursor": None}
+    assert secret.encode() not in b"".join(event.data for event in api.store.events)
+    assert (await api.call("webhooks", "DELETE", f"/{made['id']}")).status == 204
+    assert (await api.call("webhooks", "GET", f"/{made['id']}")).status == 404
+    assert (await api.call("webhooks", "DELETE", f"/{made['id']}")).status == 404
+    assert (await api.call("webhooks", "DELETE", "/x")).status == 404
+    assert [entry[0] for entry in await api.audit_trail()][:2] == ["webhook.create", "webhook.delete"]
+
+
+async def test_a_repeated_creation_shows_the_same_secret(api: World) -> None:
+    key = [(b"idempotency-key", b"k")]
+    first = await api.call("webhooks", "POST", json=HOOK, headers=key)
+    assert (await api.call("webhooks", "POST", json=HOOK, headers=key)).body == first.body
+    users = await api.call("users", "POST", json={"name": "A", "email": "a@b.c"}, headers=key)
+    assert users.status == 201, "a key belongs to one route"
+
+
+@pytest.mark.parametrize(
+    ("body", "pointers"),
+    [
+        ({}, ["#/url", "#/events"]),
+        ({"url": "https://a.example", "events": []}, ["#/events"]),
+        ({"url": "https://a.example", "events": ["user.*", "user.renamed", "x.*"]}, ["#/events/1", "#/events/2"]),
+        ({"url": "https://a.example", "events": ["user.*", 1]}, ["#/events/1"]),
+        ({"url": "ftp://a.example", "events": ["nope"]}, ["#/url", "#/events/0"]),
+        ({"url": "http://127.0.0.1/", "events": ["*"]}, ["#/url"]),
+        ({**HOOK, "secret": "mine"}, ["#/secret"]),
+    ],
+)
+async def test_every_fault_is_named(api: World, body: Any, pointers: list[str]) -> None:
+    answer = await api.call("webhooks", "POST", json=body)
+    assert answer.status == 422
+    assert [error["pointer"] for error in document(answer)["errors"]] == pointers
+
+
+NEVER = [
+    "",
+    "a.example",
+    "//a.example/",
+    "ftp://a.example/",
+    "javascript:alert(1)",
+    "http://",
+    "http:///x",
+    "http://user@a.example/",
+    "http://user:pw@a.example/",
+    "http://@a.example/",
+    "http://a.example/#f",
+    "http://a.example/#",
+    "http://a.example:port/",
+    "http://a.example:99999/",
+    "http://a.example/a b",
+    "http://a.example\\@b.example/",
+    "http://a.example/\r\nX: y",
+    "http://münchen.example/",
+    "http://a..b/",
+    "http://-a.example/",
+    "http://[::1",
+    "http://[fe80::1%25eth0]/",
+    "http://127.1/",
+    "http://0x7f000001/",
+    "http://2130706433/",
+    "http://1.2.3.4.5/",
+    "http://0177.0.0.1/",
+]
+PRIVATE = [
+    "http://localhost/",
+    "http://LOCALHOST./",
+    "http://a.localhost:8000/",
+    "http://intranet/",
+    "http://127.0.0.1/",
+    "http://10.1.2.3/",
+    "http://169.254.169.254/latest/",
+    "http://100.64.0.1/",
+    "http://0.0.0.0/",
+    "http://224.0.0.1/",
+    "http://255.255.255.255/",
+    "http://[::1]:80/",
+    "http://[::]/",
+    "http://[fe80::1]/",
+    "http://[fd00::1]/",
+    "http://[::ffff:127.0.0.1]/",
+    "http://[::ffff:10.0.0.1]/",
+    "http://[64:ff9b::7f00:1]/",
+    "http://[2002:7f00:1::]/",
+]
+PUBLIC = [
+    "http://a.example/",
+    "HTTPS://A.Example:8443/x?y=z",
+    "http://8.8.8.8/",
+    "http://[2606:4700::1111]/",
+    "http://a_b.example./",
+]
+
+
+@pytest.mark.parametrize("url", NEVER)
+@pytest.mark.parametrize("allow", [True, False])
+def test_what_is_no_endpoint(url: str, allow: bool) -> None:
+    assert url_fault(url, allow_private=allow)
+
+
+@pytest.mark.parametrize("url", PRIVATE)
+def test_private_endpoints_need_leave(url: str) -> None:
+    assert url_fault(url, allow_private=False)
+    assert url_fault(url, allow_private=True) is None
+
+
+@pytest.mark.parametrize("url", PUBLIC)
+def test_public_endpoints(url: str) -> None:
+    assert url_fault(url, allow_private=False) is None
