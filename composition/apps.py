@@ -1,0 +1,80 @@
+"""The apps behind the listeners, wired to the actors they ask. Made anew for each incarnation of a listener."""
+
+import time
+from functools import partial
+from typing import cast
+
+from composition.parts import Parts
+from gateway.address import TrustedProxies
+from gateway.admin.access import AdminToken
+from gateway.admin.app import create_app
+from gateway.admin.control import Control
+from gateway.admin.dead_letter_operations import DeadLetterOperations
+from gateway.admin.operations import Lookup, Operations
+from gateway.admin.token_operations import TokenOperations
+from gateway.asgi import GatewayApp, shield_send
+from gateway.asgi_types import App
+from gateway.front_end import FrontEnd
+from gateway.ids import new_id
+from gateway.pipeline import Pipeline
+from gateway.services.openapi import document
+from gateway.services.routes import DOCUMENTED
+from gateway.targets import Targets
+
+SERVICES = ("oauth", "users", "configuration", "search_service", "webhooks", "audit_service", "openapi")
+"""The ids of the built-in services, which are also the names of their targets."""
+
+REQUEST_PATH = (
+    "storage", "storage_reader", "event_log", "publisher", "cache_manager", "rate_limiter", "authenticator",
+    "router", "front_end", *SERVICES,
+)  # fmt: skip
+"""The ids without which no request can be answered: /readyz watches them."""
+
+
+def public_app(parts: Parts, front_end: FrontEnd) -> App:
+    """The request stages, wired to the actors they ask."""
+    lookup, settings = front_end.lookup, parts.settings
+    pipeline = Pipeline(
+        rate_limiter=lookup("rate_limiter"),
+        authenticator=lookup("authenticator"),
+        router=lookup("router"),
+        publisher=lookup("publisher"),
+        table=parts.routes,
+        targets=targets(parts, lookup),
+        policy=parts.policy,
+        metrics=parts.metrics,
+        realm=settings.auth.realm,
+        request_timeout=settings.server.request_timeout,
+        overloaded=lambda: parts.events.refusing,
+    )
+    return GatewayApp(
+        pipeline, TrustedProxies(settings.server.trusted_proxies), max_body=settings.server.max_body,
+        write_timeout=settings.server.write_timeout,
+    )  # fmt: skip
+
+
+def admin_app(parts: Parts, bind: str, trusted: bool, listener: FrontEnd) -> App:
+    """The operator's app: on the admin listener for the token's holder, on the control socket for its owner."""
+    settings = parts.settings
+    control = Control(
+        listener.system,
+        parts.phase,
+        REQUEST_PATH,
+        openapi=partial(document, DOCUMENTED),
+        before_scrape=partial(parts.lag.refresh, listener.lookup),
+    )
+    token = AdminToken.load(settings.data.dir / "admin.token")
+    app = create_app(
+        control, operations(listener.lookup, cached=True), parts.metrics, token,
+        bind=bind, allow_kill=settings.admin.allow_kill, trusted=trusted,
+    )  # fmt: skip
+    return shield_send(cast(App, app), deadline=5.0)
+
+
+def operations(lookup: Lookup, *, cached: bool) -> Operations:
+    tokens = TokenOperations(lookup, time.time, new_id, cached=cached)
+    return Operations({**tokens.by_name(), **DeadLetterOperations(lookup).by_name()})
+
+
+def targets(parts: Parts, lookup: Lookup) -> Targets:
+    return Targets({name: lookup(name) for name in SERVICES}, parts.apps, parts.upstreams)

@@ -1,0 +1,91 @@
+"""The life of a server process: start the tree, say so, obey signals, drain."""
+
+import gc
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import structlog
+import trio
+
+from actors.rate_limiter import messages as limiter_messages
+from actors.router import messages as router_messages
+from actors.runtime import ActorError, ActorExited, ActorReady, Event, Supervisor, System, describe, open_system
+from composition import values
+from composition.apps import targets
+from composition.listening import Listening
+from composition.parts import Parts
+from gateway.asgi_target import TargetError
+from gateway.front_end import Drain
+from gateway.limits import LimitPlan
+from gateway.logging import set_level
+from gateway.process import STOP, until_stopped
+from settings import ConfigError, Settings, describe_changes
+
+log = structlog.get_logger("weir")
+
+
+async def serve(declared: Supervisor, parts: Parts, sockets: Listening, reread: Callable[[], Settings]) -> None:
+    """Run the tree until a signal stops it. Raises SupervisorGaveUp."""
+    deadline = parts.settings.server.shutdown_deadline
+    with trio.open_signal_receiver(*STOP, signal.SIGHUP) as signals:
+        async with (
+            parts.engine.opened(),
+            parts.upstreams,
+            open_system(declared, shutdown_deadline=deadline, observer=partial(_observe, parts)) as system,
+        ):
+            # Everything that lives as long as the process is there: no collection needs to look at it again.
+            gc.collect()
+            gc.freeze()
+            parts.phase.started = True
+            log.info("ready", gateway=sockets.gateway_urls, admin=sockets.admin_urls)
+            await until_stopped(
+                signals, reload=partial(_reload, parts, system, reread), drain=partial(_drain, parts, system)
+            )
+
+
+async def _drain(parts: Parts, system: System) -> None:
+    """/readyz fails, load balancers look away, then the listeners close and what is in flight ends."""
+    server = parts.settings.server
+    parts.phase.draining = True
+    end = trio.current_time() + server.shutdown_deadline
+    await trio.sleep(server.drain_delay)
+    # Half of what is left is the tree's: its actors have work of their own to bring to an end.
+    try:
+        await system.ref("front_end").ask(Drain((end - trio.current_time()) / 2))
+    except ActorError as error:  # it crashed just now: there is nothing in flight any more, so the tree may stop
+        log.warning("the front end could not drain", problem=str(error))
+
+
+async def _reload(parts: Parts, system: System, reread: Callable[[], Settings]) -> None:
+    """Take over what can change while running; a file that is wrong changes nothing."""
+    try:
+        new = reread()
+        routes = values.routes(new)
+        targets(parts, system.ref).check(routes)
+    except (ConfigError, TargetError) as error:
+        log.error("not reloaded, the old settings stay", problem=str(error))
+        return
+    changes = describe_changes(parts.settings, new)
+    try:
+        await system.ref("rate_limiter").ask(limiter_messages.Reload(values.limits(new)), timeout=5.0)
+        await system.ref("router").ask(router_messages.Reload(routes), timeout=5.0)
+    except ActorError as error:
+        log.error("not reloaded: ask again when the tree is well", problem=str(error))
+        return
+    parts.policy.limits, parts.policy.cors = LimitPlan(values.limits(new)), values.cors(new)
+    set_level(new.log.level)
+    parts.settings = replace(parts.settings, cors=new.cors, limits=new.limits, routes=new.routes, log=new.log)
+    log.info("reloaded", changed=changes.reload, needs_restart=changes.restart)
+
+
+def _observe(parts: Parts, event: Event) -> None:
+    """One line for each exit, with what comes next."""
+    if isinstance(event, ActorExited) and event.next == "restart":
+        parts.restarts.inc(event.actor)
+    if isinstance(event, ActorReady):
+        log.debug(describe(event), actor=event.actor)
+        return
+    error = event.exit.error if isinstance(event, ActorExited) else getattr(event, "error", None)
+    log.warning(describe(event), actor=event.actor, exc_info=error)

@@ -1,0 +1,83 @@
+"""From settings to the values and adapters that actors are made with. One function a value."""
+
+import time
+from collections.abc import Sequence
+
+from actors.consumers.notification.email import EmailSender, OutboxSender, SmtpSender, opportunistic_tls
+from actors.consumers.notification.webhook import WebhookSender
+from actors.consumers.retry import RetryPolicy
+from actors.rate_limiter import messages as limiter_messages
+from actors.router import messages as router_messages
+from actors.storage.maintenance import Job
+from backends.ports.engine import Engine
+from backends.ports.event_log import Topic
+from backends.ports.events import AUDIT, CACHE_INVALIDATE, ENTITY_CHANGED
+from gateway.connection import ConnectionLimits
+from gateway.cors import CorsPolicy
+from gateway.server import ServerLimits
+from gateway.services.routes import BUILTIN_ROUTES
+from settings import Settings
+
+
+def limits(settings: Settings) -> tuple[limiter_messages.Limit, ...]:
+    return tuple(
+        limiter_messages.Limit(limit.name, limit.key, limit.quota, limit.window, limit.burst, limit.fail)
+        for limit in settings.limits
+    )
+
+
+def routes(settings: Settings) -> tuple[router_messages.Route, ...]:
+    own = (router_messages.Route(route.prefix, route.target, route.auth, route.scopes) for route in settings.routes)
+    return (*BUILTIN_ROUTES, *own)
+
+
+def cors(settings: Settings) -> CorsPolicy:
+    cors = settings.cors
+    return CorsPolicy(origins=frozenset(cors.origins), allow_credentials=cors.allow_credentials, max_age=cors.max_age)
+
+
+def topics(settings: Settings) -> Sequence[Topic]:
+    events = settings.events
+    return [Topic(name, events.partitions, events.retention) for name in (AUDIT, ENTITY_CHANGED, CACHE_INVALIDATE)]
+
+
+def server_limits(settings: Settings) -> ServerLimits:
+    server = settings.server
+    return ServerLimits(
+        max_connections=server.max_connections,
+        max_connections_per_address=server.max_connections_per_address,
+        connection=ConnectionLimits(
+            keep_alive_timeout=server.keep_alive_timeout,
+            header_timeout=server.header_timeout,
+            write_timeout=server.write_timeout,
+            h2c=server.h2c,
+        ),
+    )
+
+
+def webhook_sender(settings: Settings) -> WebhookSender:
+    return WebhookSender(allow_private=settings.notifications.allow_private_endpoints)
+
+
+def email_sender(settings: Settings) -> EmailSender:
+    notifications = settings.notifications
+    if notifications.smtp is None:
+        return OutboxSender(settings.data.dir / "outbox", sender=notifications.from_address)
+    host, port = notifications.smtp
+    return SmtpSender(host, port, sender=notifications.from_address, tls=opportunistic_tls())
+
+
+def housekeeping(engine: Engine, settings: Settings) -> Sequence[Job]:
+    entities, event_log, deliveries = engine.entities(), engine.event_log(), engine.deliveries()
+    kept = settings.events.retention  # a delivery that is done is of interest as long as its event
+    return [
+        Job(name="checkpoint", every=1.0, run=engine.checkpoint),
+        Job(name="expired", every=60.0, run=lambda: entities.purge_expired(time.time(), 500), until_empty=True),
+        Job(name="delivered", every=60.0, run=lambda: deliveries.purge(time.time() - kept, 500), until_empty=True),
+        Job(name="retention", every=60.0, run=lambda: event_log.purge(time.time(), 500), until_empty=True),
+    ]
+
+
+def retry_policy(settings: Settings) -> RetryPolicy:
+    consumers = settings.consumers
+    return RetryPolicy(attempts=consumers.attempts, base=consumers.backoff_base, cap=consumers.backoff_cap)

@@ -1,0 +1,255 @@
+"""config.toml → frozen, typed settings: every key with its default and its rule, in one place.
+
+An attribute is named like its key; durations are seconds, sizes bytes. Imports nothing of Weir: the
+composition root reads it and gives each part its own few values.
+"""
+# ruff: noqa: RUF009 - the calls in the class bodies make fields, as `dataclasses.field` does
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from pathlib import Path
+
+import settings_rules as rules
+from settings_reader import ConfigError, Reader, defaults, required, rows, section, setting
+from settings_rules import Bind, Network
+
+__all__ = ["Bind", "Changes", "ConfigError", "Limit", "Network", "Route", "Settings", "describe_changes", "load"]
+
+_NO_TLS = "this build serves plain HTTP; leave it empty and terminate TLS in front of it"
+_EMBEDDED = "this build runs embedded in one process; leave it empty"
+_BUILT_IN = "this build validates tokens with its own Auth Service; leave it empty"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """The public listener. `drain_delay` is part of `shutdown_deadline`."""
+
+    bind: Bind = setting("127.0.0.1:8000", rules.bind)
+    workers: int = setting(1, rules.integer(1, 1, "embedded storage is one process; set it to 1"))
+    tls_cert: str = setting("", rules.refused(_NO_TLS))
+    tls_key: str = setting("", rules.refused(_NO_TLS))
+    trusted_proxies: tuple[Network, ...] = setting([], rules.each(rules.network))
+    request_timeout: float = setting("10s", rules.positive)
+    max_body: int = setting("1MiB", rules.size)
+    max_connections: int = setting(4096, rules.integer(1))
+    max_connections_per_address: int = setting(1024, rules.integer(1))
+    keep_alive_timeout: float = setting("75s", rules.positive)
+    header_timeout: float = setting("10s", rules.positive)
+    write_timeout: float = setting("10s", rules.positive)
+    h2c: bool = setting(False, rules.flag)
+    drain_delay: float = setting("0s", rules.duration)
+    shutdown_deadline: float = setting("25s", rules.positive)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admin:
+    bind: Bind = setting("127.0.0.1:8001", rules.bind)
+    allow_kill: bool = setting(False, rules.flag)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """`dir` is absolute once loaded; a relative one is taken from the config file's folder."""
+
+    dir: Path = setting("var", rules.folder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Auth:
+    introspection_url: str = setting("", rules.refused(_BUILT_IN))
+    realm: str = setting("weir", rules.text(r"[ !#-\[\]-~]+", "must be printable ASCII without quotes and backslashes"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redis:
+    url: str = setting("", rules.refused(_EMBEDDED))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Postgres:
+    dsn: str = setting("", rules.refused(_EMBEDDED))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kafka:
+    bootstrap: str = setting("", rules.refused(_EMBEDDED))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cors:
+    """Exact origins, or `("*",)`. `max_age` is whole seconds, as its header is."""
+
+    origins: tuple[str, ...] = setting([], rules.each(rules.origin))
+    allow_credentials: bool = setting(False, rules.flag)
+    max_age: int = setting("10m", rules.whole_seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notifications:
+    """`smtp` None: messages become files under `data.dir`/outbox."""
+
+    smtp: Bind | None = setting("", rules.smtp)
+    from_address: str = setting(
+        "weir@localhost", rules.text(r"[^\s@<>,;\"]+@[^\s@<>,;\"]+", 'must be like "weir@host"')
+    )
+    allow_private_endpoints: bool = setting(False, rules.flag)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheTtl:
+    """How long each kind is kept, and (`absent`) the knowledge that there is none."""
+
+    user_profile: float = setting("5m", rules.positive)
+    token_validation: float = setting("1m", rules.positive)
+    configuration: float = setting("30m", rules.positive)
+    absent: float = setting("10s", rules.positive)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cache:
+    """`max_entries`: of each kind."""
+
+    max_entries: int = setting(100_000, rules.integer(1))
+    ttl: CacheTtl = section(CacheTtl)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    on_full: str = setting("drop", rules.choice("drop", "refuse"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Events:
+    """For topics made from now on; dead letters are kept for ever."""
+
+    partitions: int = setting(4, rules.integer(1, 1024))
+    retention: float = setting("7d", rules.positive)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consumers:
+    """`attempts` counts the first delivery too; the n-th wait is min(cap, base·2ⁿ⁻¹)·U(0.5, 1)."""
+
+    attempts: int = setting(3, rules.integer(1, 100))
+    backoff_base: float = setting("500ms", rules.positive)
+    backoff_cap: float = setting("30s", rules.positive)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    level: str = setting("info", rules.choice("debug", "info", "warning", "error", "critical"))
+    format: str = setting("auto", rules.choice("auto", "console", "json"))
+    requests: bool = setting(False, rules.flag)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """*quota* requests per *window* seconds sustained, *burst* at once."""
+
+    name: str = required(rules.text(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "must be letters, digits and _.-"))
+    key: str = required(rules.choice("token", "address", "subject"))
+    quota: int = required(rules.integer(1))
+    window: int = required(rules.whole_seconds)
+    burst: int = required(rules.integer(1))
+    fail: str = setting("local", rules.choice("local", "open", "closed"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """`target` is `service:NAME`, `asgi:package.module:app` or a tuple of upstreams `http(s)://host[:port]`."""
+
+    prefix: str = required(rules.prefix)
+    target: str | tuple[str, ...] = required(rules.target)
+    auth: str = setting("required", rules.choice("required", "optional", "none"))
+    scopes: Mapping[str, str] = setting({}, rules.scopes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """`routes` are the file's own; they are added to the built-in ones, which the gateway has."""
+
+    server: Server = section(Server)
+    admin: Admin = section(Admin)
+    data: Data = section(Data)
+    auth: Auth = section(Auth)
+    redis: Redis = section(Redis)
+    postgres: Postgres = section(Postgres)
+    kafka: Kafka = section(Kafka)
+    cors: Cors = section(Cors)
+    notifications: Notifications = section(Notifications)
+    cache: Cache = section(Cache)
+    audit: Audit = section(Audit)
+    events: Events = section(Events)
+    consumers: Consumers = section(Consumers)
+    log: Log = section(Log)
+    limits: tuple[Limit, ...] = rows(
+        Limit,
+        Limit(name="caller", key="token", quota=600, window=60, burst=60),
+        Limit(name="address", key="address", quota=3000, window=60, burst=300),
+    )
+    routes: tuple[Route, ...] = rows(Route)
+
+
+def load(path: Path | None, environ: Mapping[str, str], reserved_prefixes: Collection[str] = ()) -> Settings:
+    """The settings of the file at *path* (None: no file), overridden by the `WEIR_…` variables of *environ*.
+
+    *reserved_prefixes*: those of the built-in routes, which a file may not define again.
+    Raises ConfigError, and nothing else, for whatever is wrong with the file or the variables.
+    """
+    reader = Reader(Settings, path, environ)
+    settings: Settings = reader.read()
+    for at, must in _contradictions(settings, reserved_prefixes):
+        raise reader.error(at, must)
+    base = path.parent if path else Path()
+    return replace(settings, data=Data(dir=(base / settings.data.dir).absolute()))
+
+
+def _contradictions(settings: Settings, reserved_prefixes: Collection[str]) -> Iterator[tuple[str, str]]:
+    """What is wrong between values that are each right: (the key to change, what it must be)."""
+    server, cors, consumers = settings.server, settings.cors, settings.consumers
+    if server.bind == settings.admin.bind and server.bind.port:
+        yield "admin.bind", "must differ from server.bind"
+    if server.drain_delay >= server.shutdown_deadline:
+        yield "server.drain_delay", "must be shorter than server.shutdown_deadline, which includes it"
+    if consumers.backoff_cap < consumers.backoff_base:
+        yield "consumers.backoff_cap", "must not be shorter than consumers.backoff_base"
+    if "*" in cors.origins and (cors.allow_credentials or len(cors.origins) > 1):
+        yield "cors.origins", '"*" must stand alone and without cors.allow_credentials; list the exact origins'
+    yield from _contradictions_of_limits(settings.limits)
+    yield from _contradictions_of_routes(settings.routes, reserved_prefixes)
+
+
+def _contradictions_of_limits(limits: tuple[Limit, ...]) -> Iterator[tuple[str, str]]:
+    taken: dict[str, int] = {}
+    for index, limit in enumerate(limits):
+        if taken.setdefault(limit.name, index) != index:
+            yield f"limits[{index}].name", f"is the name of limits[{taken[limit.name]}] too; names must differ"
+        if limit.quota > limit.window * 1_000_000:
+            yield f"limits[{index}].quota", "must be at most one per microsecond of its window"
+
+
+def _contradictions_of_routes(routes: tuple[Route, ...], reserved: Collection[str]) -> Iterator[tuple[str, str]]:
+    taken: dict[str, int] = {}
+    for index, route in enumerate(routes):
+        if route.prefix in reserved:
+            yield f"routes[{index}].prefix", "is a built-in route; choose another prefix"
+        if taken.setdefault(route.prefix, index) != index:
+            yield f"routes[{index}].prefix", f"is the prefix of routes[{taken[route.prefix]}] too; prefixes must differ"
+        if route.scopes and route.auth == "none":
+            yield f"routes[{index}].auth", 'must be "required" or "optional" on a route with scopes'
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Keys that differ: those a reload (SIGHUP) takes over, and those that need a restart."""
+
+    reload: tuple[str, ...]
+    restart: tuple[str, ...]
+
+
+def describe_changes(old: Settings, new: Settings) -> Changes:
+    """Which keys (`cors.origins`, `limits`, …) differ between *old* and *new*, in the file's order."""
+    changed = [at for at in defaults(Settings) if attrgetter(at)(old) != attrgetter(at)(new)]
+    reloaded = [at for at in changed if at.startswith("cors.") or at in ("limits", "routes", "log.level")]
+    return Changes(tuple(reloaded), tuple(at for at in changed if at not in reloaded))

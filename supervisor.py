@@ -1,0 +1,250 @@
+"""The operator's command, and the whole tree as one declaration.
+
+`python supervisor.py` runs it; `--help` shows the rest. Exit codes: 0, 1 a supervisor gave up, 2 wrong
+configuration or usage.
+"""
+
+import sys
+from importlib.util import find_spec
+
+if sys.version_info < (3, 11) or find_spec("trio") is None:
+    print("weir: run `make setup` first, then `make run` or .venv/bin/python supervisor.py", file=sys.stderr)  # noqa: T201
+    sys.exit(2)
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import structlog
+import trio
+from rich.console import Console
+from rich.tree import Tree
+
+from actors.authenticator.actor import Authenticator
+from actors.cache_manager.actor import CacheManager
+from actors.cache_manager.loaders import entity_loader, token_loader
+from actors.cache_manager.messages import CONFIGURATION, TOKEN_VALIDATION, USER_PROFILE
+from actors.consumers.audit.handler import AuditHandler
+from actors.consumers.consumer import Consumer
+from actors.consumers.invalidation import CacheInvalidation
+from actors.consumers.notification.consumer import NotificationConsumer
+from actors.consumers.notification.deliveries import Deliveries
+from actors.consumers.notification.mail import MailWriter
+from actors.consumers.search.handler import SearchHandler
+from actors.event_log.actor import EventLogActor
+from actors.publisher.actor import Publisher
+from actors.rate_limiter.actor import RateLimiter
+from actors.router.actor import Router
+from actors.runtime import Child, Mailbox, Supervisor, SupervisorGaveUp
+from actors.storage.maintenance import StorageMaintenance
+from actors.storage.reader import StorageReader
+from actors.storage.scans import StorageScans
+from actors.storage.writer import StorageWriter
+from backends.embedded.database import Database
+from backends.embedded.engine import Engine
+from backends.embedded.errors import EmbeddedError
+from backends.ports.events import AUDIT, ENTITY_CHANGED
+from composition import values
+from composition.apps import SERVICES, admin_app, public_app
+from composition.listening import Listening, listening, opened_data
+from composition.operating import open_operations
+from composition.parts import Parts
+from composition.process import serve
+from gateway.admin.commands import commands, config_option
+from gateway.asgi_target import AsgiLifespan, TargetError, load_app
+from gateway.front_end import FrontEnd
+from gateway.ids import new_id
+from gateway.logging import configure_logging
+from gateway.services.audit.service import AuditService
+from gateway.services.auth.service import OAuth
+from gateway.services.configuration.service import Configuration
+from gateway.services.openapi import OpenApi
+from gateway.services.routes import BUILTIN_ROUTES, DOCUMENTED
+from gateway.services.search.service import SearchService
+from gateway.services.users.service import Users
+from gateway.services.webhooks.service import Webhooks
+from gateway.sockets import BindError
+from settings import ConfigError, Settings, load
+
+log = structlog.get_logger("weir")
+
+DEFAULT_CONFIG = Path(__file__).parent / "config.toml"
+
+
+def tree(parts: Parts, sockets: Listening) -> Supervisor:
+    """The whole tree. Started from top to bottom, stopped from bottom to top."""
+    settings, metrics, engine = parts.settings, parts.metrics, parts.engine
+    admin = partial(partial, admin_app, parts, sockets.admin_bind(settings))
+    service: dict[str, Any] = {"new_id": new_id, "now": time.time, "metrics": metrics}
+    group: dict[str, Any] = {"metrics": metrics, "policy": values.retry_policy(settings)}
+    loaders = {
+        USER_PROFILE: entity_loader("user", time.time),
+        CONFIGURATION: entity_loader("configuration", time.time),
+        TOKEN_VALIDATION: token_loader(time.time),
+    }
+    return Supervisor("root", children=[
+        _child("admin", partial(FrontEnd, "admin", admin(False), sockets.admin, metrics)),
+        _child("control", partial(FrontEnd, "control", admin(True), sockets.control, metrics)),
+        Supervisor("state", strategy="one_for_one", intensity=None, children=[
+            _child("storage", partial(StorageWriter, engine.entities(), metrics)),
+            _child("storage_reader", partial(StorageReader, engine.entities(), metrics), on_crash="retry_once"),
+            _child("storage_scans", partial(StorageScans, engine.entities(), metrics), on_crash="retry_once"),
+            _child("event_log", partial(EventLogActor, engine.event_log(), values.topics(settings), metrics)),
+            _child("storage_maintenance", partial(StorageMaintenance, values.housekeeping(engine, settings), metrics)),
+            _child("publisher", partial(Publisher, parts.events, metrics)),
+        ]),
+        # On the request path nobody gives up: a child that keeps failing stays in capped backoff, and
+        # /readyz says so.
+        Supervisor("request_path", intensity=None, children=[
+            _child("cache_manager", partial(CacheManager, parts.cached, loaders, metrics), on_crash="retry_once"),
+            _child("rate_limiter", partial(RateLimiter, parts.buckets, metrics), on_crash="retry_once"),
+            _child("authenticator", partial(Authenticator, metrics, time.time), on_crash="retry_once"),
+            Supervisor("services", intensity=None, children=[
+                _child("oauth", partial(OAuth, **service)),
+                _child("users", partial(Users, **service)),
+                _child("configuration", partial(Configuration, **service)),
+                _child("search_service", partial(SearchService, engine.search(), **service)),
+                _child("webhooks", partial(Webhooks, **service,
+                                           allow_private_endpoints=settings.notifications.allow_private_endpoints)),
+                _child("audit_service", partial(AuditService, engine.audit(), **service)),
+                _child("openapi", partial(OpenApi, DOCUMENTED, **service)),
+            ]),
+        ]),
+        Supervisor("consumers", intensity=None, children=[
+            _child("audit", partial(Consumer, "audit", (AUDIT,), AuditHandler(engine.audit()), **group)),
+            _child("notification", partial(NotificationConsumer, engine.deliveries(), MailWriter(), **group)),
+            _child("search", partial(Consumer, "search", (ENTITY_CHANGED,), SearchHandler(engine.search()), **group)),
+            _child("invalidation", partial(CacheInvalidation, metrics=metrics)),
+            _child("deliveries", partial(Deliveries, engine.deliveries(), values.webhook_sender(settings),
+                                         values.email_sender(settings), **group)),
+        ]),
+        Supervisor("routing", intensity=None, children=[
+            *(_child(name, partial(AsgiLifespan, app)) for name, app in parts.apps.items()),
+            _child("router", partial(Router, parts.routes, metrics), on_crash="retry_once"),
+        ]),
+        _child("front_end", partial(FrontEnd, "public", partial(public_app, parts), sockets.public, metrics,
+                                    values.server_limits(settings), log_requests=settings.log.requests)),
+    ])  # fmt: skip
+
+
+def _child(id: str, factory: Callable[[], Any], **options: Any) -> Child:
+    return Child(id, factory, mailbox=Mailbox(4096), **options)
+
+
+def run(config: Path) -> int:
+    """Run the server; its exit code."""
+    settings = read_settings(config)
+    configure_logging(settings.log.level, settings.log.format, sys.stderr)
+    with opened_data(settings) as database, listening(settings) as sockets:
+        parts = Parts(settings, Engine(database))
+        try:
+            trio.run(serve, tree(parts, sockets), parts, sockets, partial(read_settings, config))
+        except SupervisorGaveUp as error:
+            log.critical("gave up", problem=str(error))
+            return 1
+    log.info("stopped")
+    return 0
+
+
+def read_settings(config: Path) -> Settings:
+    """Raises ConfigError."""
+    return load(config, os.environ, [route.prefix for route in BUILTIN_ROUTES])
+
+
+# The command line.
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@config_option
+@click.pass_context
+def weir(context: click.Context) -> None:
+    """Run Weir, or with a command look after it."""
+    if context.invoked_subcommand is None:
+        sys.exit(run(_config(context)))
+
+
+@weir.command()
+@config_option
+@click.pass_context
+def check(context: click.Context) -> None:
+    """Read the settings and say what is wrong with them."""
+    path = _config(context)
+    settings = read_settings(path)
+    for route in settings.routes:
+        if isinstance(route.target, str) and route.target.startswith("asgi:"):
+            load_app(route.target)
+        elif isinstance(route.target, str) and route.target.removeprefix("service:") not in SERVICES:
+            raise TargetError(f"route {route.prefix}: there is no {route.target}; there are {', '.join(SERVICES)}")
+    click.echo(f"{path} is fine")
+
+
+@weir.command("tree")
+@config_option
+@click.pass_context
+def print_tree(context: click.Context) -> None:
+    """Print the supervision tree."""
+    settings = read_settings(_config(context))
+    with tempfile.TemporaryDirectory() as folder, Database.open(Path(folder) / "weir.db") as database:
+        declared = tree(Parts(settings, Engine(database)), Listening())
+    Console(highlight=False).print(_drawn(declared))
+
+
+def _drawn(node: Supervisor) -> Tree:
+    limit = (
+        "never gives up" if node.intensity is None else f"gives up after {node.intensity} failures in {node.period:g} s"
+    )
+    drawn = Tree(f"{node.id}  [dim]{node.strategy}, {limit}[/dim]")
+    for child in node.children:
+        drawn.add(_drawn(child) if isinstance(child, Supervisor) else f"{child.id}  [dim]{child.restart}[/dim]")
+    return drawn
+
+
+def _config(context: click.Context) -> Path:
+    return context.find_root().ensure_object(dict).get("config") or DEFAULT_CONFIG
+
+
+def _later(group: str, name: str, what: str) -> click.Command:
+    """A command that a later version builds: named, and refused."""
+
+    @click.command(name, help=f"{what} (not in this version).")
+    @config_option
+    def refused() -> None:
+        raise click.UsageError(f"{group} {name} is not part of this version yet")
+
+    return refused
+
+
+for _command in commands(lambda config: open_operations(read_settings(config)), DEFAULT_CONFIG):
+    weir.add_command(_command)
+weir.add_command(click.Group("search", [_later("search", "reindex", "Build the search index anew")], help="The index."))
+weir.add_command(
+    click.Group("audit", [_later("audit", "verify", "Check the audit log's chain")], help="The audit log.")
+)
+
+
+def main() -> None:
+    """Whatever is the operator's mistake ends in one line and exit code 2."""
+    try:
+        weir(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(2)
+    except click.UsageError as error:
+        click.echo(f"weir: {error.format_message()}", err=True)
+        sys.exit(2)
+    except click.Abort:
+        sys.exit(130)
+    except (ConfigError, BindError, EmbeddedError, TargetError) as error:
+        click.echo(f"weir: {' '.join(str(error).split())}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
