@@ -1,0 +1,30 @@
+"""The actor runtime by itself: messages, starts, memory, crashes. One core, a process a sample."""
+
+from bench.peers.program import Program
+from bench.registry import Row, Sample, Session
+
+
+def row(name: str, what: str, unit: str, peers: tuple[str, ...], better: str = "higher") -> Row:
+    """A row whose peers each have a piece of work of this *name*."""
+
+    def measure(peer: Program, session: Session) -> Sample:
+        return peer.measure(name, session)
+
+    return Row(name, what, unit, peers, measure, better, layouts=("pinned",), fixed_peers=True)
+
+
+ASKED = ("actors", "pykka", "channels")
+TOLD = ("actors", "channels")
+ALONE = ("actors",)
+
+ROWS = (
+    row("ask-64-batch", "64 askers at once, handle_batch", "asks/s", ASKED),
+    row("ask-64", "64 askers at once, handle", "asks/s", ASKED),
+    row("ask-1", "one asker, one ask after the other", "asks/s", ("actors", "pykka")),
+    row("tell", "one sender, bounded mailbox: `await tell`; bare: send_nowait and receive", "messages/s", TOLD),
+    row("try-tell", "the same with `try_tell`, which does not wait either", "messages/s", TOLD),
+    row("start-idle", "start to ready of one idle child of 2,000", "µs", ALONE, "lower"),
+    row("memory-idle", "memory of each of 10,000 idle children (RSS)", "KiB", ALONE, "lower"),
+    row("crash-ready", "crash to ready, first = 0, siblings under load: median", "µs", ALONE, "lower"),
+    row("crash-siblings", "p99 of asks to siblings while another crashes, over p99 without", "x", ALONE, "lower"),
+)

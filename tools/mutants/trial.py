@@ -1,0 +1,144 @@
+"""Try one mutant: its tests against a private copy of what they need. The checkout is only read."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+from threading import Lock
+
+from tools.mutants.mutations import Mutant
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = "tests/runtime"
+COPIED: tuple[str, ...] = (
+    "actors/__init__.py",
+    "actors/runtime",
+    "tests/__init__.py",
+    "tests/conftest.py",
+    TESTS,
+    "pyproject.toml",
+)
+COPIED += ("tools/__init__.py", "tools/mutants")
+
+# Which tests look at a module first: most mutants end in seconds.
+FIRST = {
+    "backoff": ("test_backoff",),
+    "cell": ("test_asking", "test_telling_and_mailboxes", "test_crash_and_retry", "test_snapshot"),
+    "envelope": ("test_asking", "test_later_and_spawn", "test_crash_and_retry"),
+    "incarnation": ("test_start_and_stop", "test_later_and_spawn", "test_batches", "test_stop_budgets"),
+    "intensity": ("test_intensity",),
+    "queue": ("test_telling_and_mailboxes",),
+    "strategy": ("test_strategies",),
+    "supervision": ("test_strategies", "test_escalation", "test_intensity", "test_start_and_stop", "test_snapshot"),
+}
+FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`outcome`: survived, killed (a test failed, or nothing could be imported) or timeout."""
+
+    outcome: str
+    by: str
+    seconds: float
+
+
+class Trial:
+    """One private copy, used for one mutant after another."""
+
+    def __init__(self, test_s: int) -> None:
+        self._folder = Path(mkdtemp(prefix="weir-mutants-"))
+        self._test_s = test_s
+        self._at = int(time.time()) - 10_000_000
+        self._child: subprocess.Popen[str] | None = None
+        self._lock, self._ended = Lock(), False
+        ignored = shutil.ignore_patterns("__pycache__")
+        for name in COPIED:
+            source, target = ROOT / name, self._folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=ignored)
+            elif source.exists():
+                shutil.copy(source, target)
+
+    def source(self, file: str) -> str:
+        """The copy's text: what changes in the checkout meanwhile changes nothing here."""
+        return (self._folder / file).read_text()
+
+    def run(self, mutant: Mutant | None, timeout: float) -> Verdict:
+        """Run the tests on *mutant* (None: on the unchanged copy), for at most *timeout* seconds."""
+        if mutant is None:
+            return self._tests((), timeout)
+        path = self._folder / mutant.file
+        original = path.read_text()
+        try:
+            self._write(path, mutant.source)
+            return self._tests(FIRST.get(path.stem, ()), timeout)
+        finally:
+            self._write(path, original)
+
+    def close(self) -> None:
+        with self._lock:
+            self._ended = True
+            self._kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _write(self, path: Path, text: str) -> None:
+        # Bytecode is looked up by size and whole seconds: two mutants in one second must not look alike.
+        self._at += 1
+        if path.exists():  # gone when `close` was faster
+            path.write_text(text)
+            os.utime(path, (self._at, self._at))
+
+    def _tests(self, first: tuple[str, ...], timeout: float) -> Verdict:
+        names = sorted(path.stem for path in (self._folder / TESTS).glob("test_*.py"))
+        ordered = sorted(names, key=lambda name: first.index(name) if name in first else len(first))
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "--hypothesis-seed=0"]
+        command += ["-p", "no:randomly", "-p", "no:cacheprovider", "-p", "tools.mutants.limits"]
+        command += [f"{TESTS}/{name}.py" for name in ordered]
+        environment = {
+            "PATH": os.environ.get("PATH", ""),
+            "HOME": str(self._folder),
+            "PYTHONPATH": str(self._folder),
+            "MUTANT_TEST_S": str(self._test_s),
+        }
+        started = time.monotonic()
+        with self._lock:
+            if self._ended:
+                return Verdict("unknown", "the run was ended", 0.0)
+            self._child = subprocess.Popen(  # noqa: S603  # our own command
+                command,
+                cwd=self._folder,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        try:
+            out, _ = self._child.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            self._kill()
+            out, _ = self._child.communicate()
+        return self._verdict(self._child.returncode, out, time.monotonic() - started)
+
+    def _verdict(self, code: int, out: str, seconds: float) -> Verdict:
+        seconds = round(seconds, 2)
+        if self._ended:
+            return Verdict("unknown", "the run was ended", seconds)
+        if code in (-signal.SIGALRM, -signal.SIGKILL):
+            return Verdict("timeout", "", seconds)
+        if code == 0:
+            return Verdict("survived", "", seconds)
+        found = FAILED.search(out)
+        return Verdict("killed", found[1] if found else f"exit code {code}: {out.strip()[-200:]}", seconds)
+
+    def _kill(self) -> None:
+        if self._child is not None and self._child.poll() is None:
+            os.killpg(self._child.pid, signal.SIGKILL)
