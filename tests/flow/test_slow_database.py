@@ -1,5 +1,6 @@
 """A database read that hangs holds up nobody who does not need it."""
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -70,8 +71,8 @@ async def weir(folder: Path) -> AsyncIterator[tuple[int, str, Fault]]:
         tree = supervisor.tree(parts, Listening([admin], control, [public]))
         with public, admin, control[0]:
             async with parts.engine.opened(), open_system(tree) as system:
-                cause = Cause("test", new_id(), 1.0, (new_id(), new_id(), new_id()))
-                write = issue_token("test", ["users:read", "users:write"], 1e10, "secret-token", cause)
+                cause = Cause("test", new_id(), time.time(), (new_id(), new_id(), new_id()))
+                write = issue_token("test", ["users:read", "users:write"], 3600.0, "secret-token", cause)
                 await system.ref("storage").ask(Transact(write))
                 yield public.getsockname()[1], "secret-token", engine.fault
 
