@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
 
 import trio
@@ -36,7 +35,7 @@ class Cell(Inbox):
         super().__init__(spec, system)
         self.parent = parent
         self.ref: Ref[Any] = Ref(self)
-        self.retry: deque[Envelope] = deque()
+        self.retry: list[Envelope] = []
         """In hand at the last crash, each to be given once more, alone."""
         self.state: State = "waiting"
         self.state_since = trio.current_time()
@@ -162,7 +161,7 @@ class Cell(Inbox):
         self.set_state("stopped")
         self.queue.close()
         while self.retry:
-            self._fail_crashed(self.retry.popleft())
+            self._fail_crashed(self.retry.pop(0))
         for envelope in self.queue.take_rest():
             self.system.dead_letters.record(self.id, envelope.message, "stopped")
             envelope.fail(self._stopped())
@@ -197,7 +196,7 @@ class Cell(Inbox):
                 again.append(envelope)
             else:
                 self._fail_crashed(envelope)
-        self.retry.extendleft(reversed(again))
+        self.retry[:0] = again
 
     def _fail_crashed(self, envelope: Envelope) -> None:
         """It was in hand at a crash, and is not given again."""

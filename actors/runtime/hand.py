@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from actors.runtime.envelope import Envelope
@@ -53,12 +53,11 @@ class Hand:
         self._since = None
         return rest
 
-    async def serve(self, actor: Actor[Any]) -> None:
+    def serve(self, actor: Actor[Any]) -> Coroutine[Any, Any, None]:
         """Take what is queued, hand it over, settle the results; until there is nothing more to take."""
         if actor.handle_batch is None:
-            await self._serve_singly(actor.handle)
-        else:
-            await self._serve_batches(actor.handle_batch, actor.batch_limit)
+            return self._serve_singly(actor.handle)
+        return self._serve_batches(actor.handle_batch, actor.batch_limit)
 
     async def _serve_singly(self, handle: Callable[[Any], Awaitable[Any]]) -> None:
         take, now, measured = self.intake.take, self._cell.system.now, self._cell.measured

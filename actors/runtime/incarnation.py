@@ -116,13 +116,9 @@ class Incarnation:
         return actor
 
     async def _live(self, actor: Actor[Any]) -> None:
-        timeout = self.cell.spec.start_timeout
         async with trio.open_nursery() as nursery:
             actor._nursery = self.nursery = nursery
-            with trio.move_on_after(timeout) as start:
-                await actor.on_start()
-            if start.cancelled_caught:
-                raise StartTimeout(f"{self.cell.id}: on_start took longer than start_timeout={timeout} s")
+            await self._start(actor)
             self.became_ready = True
             self.cell.became_ready()
             self.started.set()
@@ -131,6 +127,13 @@ class Incarnation:
                 while self.hand.laters.any_awaited():
                     await self.hand.laters.wait()
             nursery.cancel_scope.cancel()
+
+    async def _start(self, actor: Actor[Any]) -> None:
+        timeout = self.cell.spec.start_timeout
+        with trio.move_on_after(timeout) as start:
+            await actor.on_start()
+        if start.cancelled_caught:
+            raise StartTimeout(f"{self.cell.id}: on_start took longer than start_timeout={timeout} s")
 
     # The end.
 

@@ -48,6 +48,7 @@ class Intake:
         if self._cell.retry:
             return await self._take_retry()
         receive_nowait = self._receive_nowait
+        first: Envelope | None = None
         try:
             # Messages first, then one schedule point a batch, in which more may arrive.
             first = receive_nowait()
@@ -57,13 +58,15 @@ class Intake:
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 now = None
         except trio.WouldBlock:
-            now = None
+            pass  # to wait in here would keep the exception for as long
+        except (trio.EndOfChannel, trio.ClosedResourceError):
+            return None
+        if first is None:
             try:
                 first = await self._receiver.receive()
             except (trio.EndOfChannel, trio.ClosedResourceError):
                 return None
-        except (trio.EndOfChannel, trio.ClosedResourceError):
-            return None
+            now = None
         taken = [first]
         try:
             while len(taken) < limit:
@@ -86,7 +89,7 @@ class Intake:
             await trio.lowlevel.checkpoint()
             if self._leave_queue:
                 return None
-            return await self._let_expire([self._cell.retry.popleft()])
+            return await self._let_expire([self._cell.retry.pop(0)])
         try:
             with trio.CancelScope() as retry_due:
                 self._laters.on_settled = retry_due.cancel
