@@ -157,12 +157,14 @@ class Limit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """`target` is `service:NAME`, `asgi:package.module:app` or a tuple of upstreams `http(s)://host[:port]`."""
+    """`target` is `service:NAME`, `asgi:package.module:app` or a tuple of upstreams `http(s)://host[:port]`.
+    `max_body` None: that of the server."""
 
     prefix: str = required(rules.prefix)
     target: str | tuple[str, ...] = required(rules.target)
     auth: str = setting("required", rules.choice("required", "optional", "none"))
     scopes: Mapping[str, str] = setting({}, rules.scopes)
+    max_body: int | None = setting("", rules.optional_size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -125,6 +125,11 @@ def size(value: object) -> int:
     return int(match[1]) << {"B": 0, "KiB": 10, "MiB": 20, "GiB": 30}[match[2]]
 
 
+def optional_size(value: object) -> int | None:
+    """Bytes, or "" for None."""
+    return None if value == "" else size(value)
+
+
 def folder(value: object) -> Path:
     if not isinstance(value, str) or not value or "\0" in value:
         raise Broken('must name a folder, such as "var"')

@@ -27,7 +27,10 @@ def limits(settings: Settings) -> tuple[limiter_messages.Limit, ...]:
 
 
 def routes(settings: Settings) -> tuple[router_messages.Route, ...]:
-    own = (router_messages.Route(route.prefix, route.target, route.auth, route.scopes) for route in settings.routes)
+    own = (
+        router_messages.Route(route.prefix, route.target, route.auth, route.scopes, route.max_body)
+        for route in settings.routes
+    )
     return (*BUILTIN_ROUTES, *own)
 
 

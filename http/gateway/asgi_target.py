@@ -11,11 +11,11 @@ import trio
 
 from actors.router.messages import Resolved
 from actors.runtime import Actor
-from gateway.asgi_types import App, Message, Scope
+from gateway.asgi_types import App, Message, Receive, Scope, Send
 from gateway.forwarding import request_headers, response_headers
 from gateway.lifespan import Lifespan
 from gateway.problem import ProblemError
-from gateway.request import Headers, Request, Response
+from gateway.request import ClientGone, Headers, Request, Response
 
 log = structlog.get_logger(__name__)
 
@@ -83,33 +83,50 @@ class AsgiLifespan(Actor[NoReturn]):
 
 
 class AsgiTarget:
-    """Calls the application in the request's task; request and response are buffered.
+    """Calls the application in the request's task, without a task or channel of its own.
 
-    The route's prefix is the app's `root_path`; `path` is the whole decoded path, as the specification wants
-    it. An app that raises, or breaks the protocol, is a 500 of this request alone.
+    An answer that has a `content-length` and comes in one part is passed on as it is; any other is streamed as the
+    application sends it. The route's prefix is the app's `root_path`; `path` is the whole decoded path, as the
+    specification wants it. An app that raises, or breaks the protocol, is a 500 of this request alone, or the end
+    of its answer when that was begun.
     """
 
     audited = True
+    streams = True
 
     def __init__(self, app: AsgiApp) -> None:
         self._app = app
 
     async def handle(self, request: Request, resolved: Resolved) -> Response:
-        call = _Call(request.body)
+        call = Call(request)
         try:
             await self._app.app(self._scope(request, resolved), call.receive, call.send)
-            status, headers, body = call.result()
+            return call.result()
+        except ClientGone:
+            raise
         except (Exception, SystemExit) as error:  # its exit is not ours
+            if _is_gone(error):
+                raise ClientGone from error
             log.exception("an application failed", app=self._app.name, request_id=request.id)
             raise ProblemError(500, "the application behind this path failed") from error
-        head = request.method == "HEAD"
-        return Response(status, response_headers(headers, head=head), b"" if head else body)
+
+    async def websocket(self, request: Request, resolved: Resolved, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the application have the WebSocket that *request* asks for, through the server's *receive* and *send*."""
+        ours = self._scope(request, resolved)
+        del ours["method"]
+        ours.update(
+            type="websocket",
+            scheme="wss" if request.scheme == "https" else "ws",
+            subprotocols=scope["subprotocols"],
+            extensions=scope.get("extensions", {}),
+        )
+        await self._app.app(ours, receive, send)
 
     def _scope(self, request: Request, resolved: Resolved) -> Scope:
         host, _, port = (request.header(b"host") or b"").decode("latin-1").rpartition(":")
         return {
             "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
             "http_version": request.http_version,
             "method": request.method,
             "scheme": request.scheme,
@@ -125,8 +142,12 @@ class AsgiTarget:
 
     def _headers(self, request: Request, resolved: Resolved) -> Headers:
         headers = request_headers(request, consumed_authorization=resolved.route.auth != "none")
-        if request.body:
-            headers.append((b"content-length", b"%d" % len(request.body)))
+        wire = request.wire
+        length = len(request.body) if wire is None else wire.length
+        if length:
+            headers.append((b"content-length", b"%d" % length))
+        elif wire is not None and wire.has_body:
+            headers.append((b"transfer-encoding", b"chunked"))
         return headers
 
 
@@ -145,38 +166,93 @@ def _checked(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     return checked
 
 
-class _Call:
-    """Both ends of one call. After the body, `receive` waits until the response is complete, then disconnects."""
+def _is_gone(error: BaseException) -> bool:
+    """Whether all that an application raised says that its client has left."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_gone, error.exceptions))
+    return isinstance(error, ClientGone)
 
-    def __init__(self, body: bytes) -> None:
-        self._body: bytes | None = body
-        self._complete = trio.Event()
-        self._status: int | None = None
-        self._headers: Headers = []
-        self._parts: list[bytes] = []
+
+class Call:
+    """Both ends of one call of an application.
+
+    After the body, `receive` waits until the response is complete or the client has gone, then disconnects.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._head_only = request.method == "HEAD"
+        self._wire = request.wire
+        self._body: bytes | None = request.body
+        """What is still to be received, without a wire; None: the end of the body was told."""
+        self._listening = trio.CancelScope()
+        self._response: Response | None = None
+        self._sent = False
+        self._complete = False
 
     async def receive(self) -> Message:
         if self._body is not None:
-            await trio.lowlevel.checkpoint()
-            body, self._body = self._body, None
-            return {"type": "http.request", "body": body, "more_body": False}
-        await self._complete.wait()
+            return await self._receive_body()
+        with self._listening:
+            if self._wire is None:
+                await trio.sleep_forever()
+            else:
+                await self._wire.wait_closed()
         return {"type": "http.disconnect"}
 
+    async def _receive_body(self) -> Message:
+        if self._wire is None or not self._wire.has_body:
+            await trio.lowlevel.checkpoint()
+            part, self._body = self._body or b"", None
+            return {"type": "http.request", "body": part, "more_body": False}
+        try:
+            part = await self._wire.receive()
+        except ClientGone:
+            self._body = None
+            return {"type": "http.disconnect"}
+        if not part:
+            self._body = None
+        return {"type": "http.request", "body": part, "more_body": bool(part)}
+
     async def send(self, message: Message) -> None:
-        await trio.lowlevel.checkpoint()
         match message["type"]:
-            case "http.response.start" if self._status is None:
-                self._headers = _checked(message.get("headers", ()))
-                self._status = _final(int(message["status"]))
-            case "http.response.body" if self._status is not None and not self._complete.is_set():
-                self._parts.append(bytes(message.get("body", b"")))
-                if not message.get("more_body", False):
-                    self._complete.set()
+            case "http.response.start" if self._response is None:
+                headers = _checked(message.get("headers", ()))
+                kept = response_headers(headers, head=True)
+                self._response = Response(_final(int(message["status"])), kept)
+                if not any(name == b"content-length" for name, _ in kept):
+                    await self._start()  # of unknown length: nobody knows when the first part comes
+            case "http.response.body" if self._response is not None and not self._complete:
+                await self._send_body(self._response, bytes(message.get("body", b"")), message.get("more_body", False))
             case other:
                 raise RuntimeError(f"the application sent {other!r} out of turn")
+        await trio.lowlevel.checkpoint_if_cancelled()
 
-    def result(self) -> tuple[int, Headers, bytes]:
-        if self._status is None or not self._complete.is_set():
+    async def _send_body(self, response: Response, part: bytes, more: bool) -> None:
+        if more and not self._sent:
+            await self._start()
+        if not self._sent:
+            response.body += part
+        elif part and not self._head_only and self._wire is not None:
+            await self._wire.write(part)
+        if not more:
+            self._complete = True
+            self._listening.cancel()
+
+    async def _start(self) -> None:
+        """Begin to stream, if there is somewhere to stream to."""
+        if self._wire is not None and self._response is not None and self._response.status not in (204, 304):
+            self._sent = True
+            await self._wire.start(self._response)
+
+    def result(self) -> Response:
+        """The answer. Raises RuntimeError when the application returned without having completed it."""
+        response = self._response
+        if response is None or not self._complete:
             raise RuntimeError("the application returned without a complete response")
-        return self._status, self._headers, b"".join(self._parts)
+        if self._sent:
+            return Response(response.status, sent=True)
+        if self._head_only:
+            response.body = b""
+        else:
+            response.headers = [item for item in response.headers if item[0] != b"content-length"]
+        return response

@@ -3,9 +3,10 @@
 Runs in the connection's task, free of ASGI. It owns one deadline a request; the actors it asks own the state.
 """
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import structlog
@@ -28,7 +29,7 @@ from gateway.identity import without_identity
 from gateway.limits import Buckets, LimitPlan, together
 from gateway.problem import ProblemError, problem
 from gateway.refusals import Challenges, of_failure, other_method, over_limit, timed_out, unavailable
-from gateway.request import Request, Response
+from gateway.request import ClientGone, Duplex, Request, Response, Wire
 from gateway.services.events import audit_event, outcome
 
 log = structlog.get_logger(__name__)
@@ -51,9 +52,13 @@ class Teller(Protocol):
 
 
 class Target(Protocol):
-    """Where a route leads. *audited*: its requests are audited by the gateway, as nobody else does it."""
+    """Where a route leads. *audited*: its requests are audited by the gateway, as nobody else does it.
+
+    *streams*: it reads the body and may write its answer through `request.wire`; others get the body whole.
+    """
 
     audited: bool
+    streams: bool
 
     async def handle(self, request: Request, resolved: Resolved) -> Response:
         """Answer, or raise: `ProblemError`, an `ActorError`, anything else for a 500. Cancelled at the deadline."""
@@ -82,6 +87,9 @@ class _Exchange:
     verdict: Verdict | None = None
     refused: bool = False
     audited: bool = False
+    status: int = 0
+    """Of an answer that is on its way, streamed."""
+    deadline: trio.CancelScope = field(default_factory=trio.CancelScope)
 
 
 class _Refused(Exception):
@@ -137,16 +145,21 @@ class Pipeline:
         )
 
     async def handle(self, request: Request) -> Response:
-        """Answer *request*. Never raises but for cancellation; work that actors were asked for goes on then."""
+        """Answer *request*. Raises ClientGone, and nothing else but for cancellation; work that actors were asked
+        for goes on then. A response that is `sent` was streamed."""
         exchange = _Exchange(request, trio.current_time())
         if is_preflight(request):
             return self._count(exchange, self._with_id(request, preflight(self._policy.cors, request)))
         try:
             response = await self._answer(exchange)
-        except BaseException:  # cancelled: the connection is cut; what was forwarded may have happened
+        except BaseException:  # cancelled, or nobody is there: what was forwarded may have happened
             if exchange.audited:
                 self._audit(exchange, "failed", 0)
             raise
+        if response.sent:
+            if exchange.audited:
+                self._audit(exchange, outcome(response.status), response.status)
+            return response
         return self._finish(exchange, response)
 
     def refuse(self, request: Request, error: ProblemError) -> Response:
@@ -157,14 +170,19 @@ class Pipeline:
 
     async def _answer(self, exchange: _Exchange) -> Response:
         request = exchange.request
+        exchange.deadline.deadline = exchange.started + self._timeout
         try:
-            with trio.move_on_after(self._timeout):
+            with exchange.deadline:
                 return await self._stages(exchange)
             return timed_out(self._timeout).response(request.id)
         except _Refused as refused:
             exchange.refused = True
             return refused.problem.response(request.id)
+        except ClientGone:
+            raise
         except Exception as error:
+            if exchange.status:
+                return self._cut(exchange, error)
             foreseen = of_failure(error)
             if foreseen is not None:
                 return foreseen.response(request.id)
@@ -196,7 +214,19 @@ class Pipeline:
         exchange.route = resolved.route.prefix
         target = self._targets.of(resolved.route)
         exchange.audited = target.audited
+        if request.wire is not None:
+            if resolved.route.max_body is not None:
+                request.wire.body_limit = resolved.route.max_body
+            await self._connect_wire(exchange, request.wire, target.streams)
         return await target.handle(request, resolved)
+
+    async def _connect_wire(self, exchange: _Exchange, wire: Wire, streams: bool) -> None:
+        if streams:
+            exchange.request.wire = _DressedWire(self, exchange, wire)
+        elif wire.has_body:
+            exchange.deadline.deadline = math.inf  # a slow upload has deadlines of its own
+            exchange.request.body = await wire.read()
+            exchange.deadline.deadline = trio.current_time() + self._timeout
 
     async def _limit(self, exchange: _Exchange, buckets: Buckets) -> None:
         if not buckets:
@@ -237,13 +267,28 @@ class Pipeline:
 
     # The answer.
 
+    def dress(self, exchange: _Exchange, response: Response) -> Response:
+        """The head of an answer that is streamed, as it goes out. From here on it may take as long as it does."""
+        exchange.status = response.status
+        exchange.deadline.deadline = math.inf
+        return self._dressed(exchange, response)
+
+    def _cut(self, exchange: _Exchange, error: Exception) -> Response:
+        """Too late for another answer: what the client got must not look whole."""
+        log.warning("an answer was cut short", request_id=exchange.request.id, route=exchange.route, error=repr(error))
+        if exchange.request.wire is not None:
+            exchange.request.wire.cut()
+        return Response(exchange.status, sent=True)
+
     def _finish(self, exchange: _Exchange, response: Response) -> Response:
-        request = exchange.request
         if exchange.refused:
             self._audit(exchange, "denied", response.status)
         elif exchange.audited:
             self._audit(exchange, outcome(response.status), response.status)
-        headers = response.headers
+        return self._dressed(exchange, response)
+
+    def _dressed(self, exchange: _Exchange, response: Response) -> Response:
+        request, headers = exchange.request, response.headers
         if exchange.verdict is not None:
             kept = [item for item in headers if item[0] not in _REPLACED]
             headers = kept + self._limit_headers.build(exchange.verdict)
@@ -274,3 +319,27 @@ class Pipeline:
             client=request.client,
         )
         self._publisher.try_tell(Publish(audit_event(entry, request.traceparent)))
+
+
+class _DressedWire:
+    """The client's wire as a target gets it: the head it starts goes out like any other answer's."""
+
+    def __init__(self, pipeline: Pipeline, exchange: _Exchange, wire: Wire) -> None:
+        self._pipeline = pipeline
+        self._exchange = exchange
+        self._wire = wire
+        self.has_body = wire.has_body
+        self.length = wire.length
+        self.body_limit = wire.body_limit
+        self.switches = wire.switches
+        self.receive = wire.receive
+        self.read = wire.read
+        self.wait_closed = wire.wait_closed
+        self.write = wire.write
+        self.cut = wire.cut
+
+    async def start(self, response: Response) -> None:
+        await self._wire.start(self._pipeline.dress(self._exchange, response))
+
+    async def switch(self, response: Response) -> Duplex:
+        return await self._wire.switch(self._pipeline.dress(self._exchange, response))

@@ -17,6 +17,7 @@ class ServiceTarget:
     """The target kind `service:NAME`: an actor of this tree. It audits its requests itself."""
 
     audited = False
+    streams = False
 
     def __init__(self, service: Asker) -> None:
         self._service = service

@@ -45,6 +45,7 @@ class UpstreamTarget:
     """
 
     audited = True
+    streams = False
 
     def __init__(
         self,
