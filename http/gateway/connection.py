@@ -56,14 +56,17 @@ class _Wire(h11.Connection):
     """h11's parser, deaf to what follows a client's last request: that request is answered all the same.
 
     h11 makes of it an error of the client (it said `Connection: close`, and went on), in place of the answer.
+    After our last answer (`over`) it is deaf to everything: Hypercorn would wait for ever for its turn.
     """
+
+    over = False
 
     def receive_data(self, data: bytes) -> None:
         if not data or self.their_state is not h11.MUST_CLOSE:
             super().receive_data(data)
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        if self.their_state is h11.MUST_CLOSE and self.trailing_data[0]:
+        if self.over or (self.their_state is h11.MUST_CLOSE and self.trailing_data[0]):
             return h11.NEED_DATA
         return super().next_event()
 
@@ -75,7 +78,7 @@ class _Http1(H11Protocol):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.connection = _Wire(h11.SERVER, self.config.h11_max_incomplete_size)
+        self._wire = self.connection = _Wire(h11.SERVER, self.config.h11_max_incomplete_size)
 
     async def _check_protocol(self, event: h11.Request) -> None:
         # An `Upgrade: h2c` is an offer and may be ignored (RFC 9110 §7.8); a preface is no request.
@@ -93,6 +96,11 @@ class _Http1(H11Protocol):
         if isinstance(event, Response) and event.status_code >= 200 and self.context.terminated.is_set():
             event = replace(event, headers=[*event.headers, (b"connection", b"close")])
         await super().stream_send(event)
+
+    async def _maybe_recycle(self) -> None:
+        # As Hypercorn decides it: whoever does not begin a next cycle closes.
+        self._wire.over = self.context.terminated.is_set() or self._wire.our_state is not h11.DONE
+        await super()._maybe_recycle()
 
     async def _send_error_response(self, status_code: int) -> None:
         """Hypercorn's own refusals, of requests that nobody could read, are problems like all the others."""
