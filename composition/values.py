@@ -12,7 +12,7 @@ from actors.storage.maintenance import Job
 from backends.ports.engine import Engine
 from backends.ports.event_log import Topic
 from backends.ports.events import AUDIT, CACHE_INVALIDATE, ENTITY_CHANGED
-from gateway.connection import ConnectionLimits
+from gateway.http1.connection import ConnectionLimits
 from gateway.cors import CorsPolicy
 from gateway.server import ServerLimits
 from gateway.services.routes import BUILTIN_ROUTES
