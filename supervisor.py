@@ -69,6 +69,7 @@ from gateway.services.search.service import SearchService
 from gateway.services.users.service import Users
 from gateway.services.webhooks.service import Webhooks
 from gateway.sockets import BindError
+from gateway.tls import TlsError
 from settings import ConfigError, Settings, load
 
 log = structlog.get_logger("weir")
@@ -128,7 +129,8 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
             _child("router", partial(Router, parts.routes, metrics), on_crash="retry_once"),
         ]),
         _child("front_end", partial(FrontEnd, "public", partial(public_app, parts), sockets.public, metrics,
-                                    values.server_limits(settings), log_requests=settings.log.requests)),
+                                    values.server_limits(settings), log_requests=settings.log.requests,
+                                    tls=parts.tls, extra_head=values.extra_head(settings))),
     ])  # fmt: skip
 
 
@@ -175,6 +177,7 @@ def check(context: click.Context) -> None:
     """Read the settings and say what is wrong with them."""
     path = _config(context)
     settings = read_settings(path)
+    values.tls(settings)
     for route in settings.routes:
         if isinstance(route.target, str) and route.target.startswith("asgi:"):
             load_app(route.target)
@@ -241,7 +244,7 @@ def main() -> None:
         sys.exit(2)
     except click.Abort:
         sys.exit(130)
-    except (ConfigError, BindError, EmbeddedError, TargetError) as error:
+    except (ConfigError, BindError, EmbeddedError, TargetError, TlsError) as error:
         click.echo(f"weir: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
 

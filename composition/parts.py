@@ -15,6 +15,7 @@ from gateway.admin.lag import LagGauge
 from gateway.asgi_target import load_app
 from gateway.limits import LimitPlan
 from gateway.pipeline import Policy
+from gateway.server import TlsRef
 from gateway.upstream import open_transport
 from settings import Settings
 
@@ -22,7 +23,7 @@ from settings import Settings
 class Parts:
     """Adapters, buckets, cached values, buffers, the route table, applications, counters.
 
-    Raises TargetError for a route whose target does not exist.
+    Raises TargetError for a route whose target does not exist, TlsError for a certificate that cannot be used.
     """
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
@@ -52,3 +53,4 @@ class Parts:
         targets = (route.target for route in settings.routes if isinstance(route.target, str))
         self.apps = {name: load_app(name) for name in dict.fromkeys(targets) if name.startswith("asgi:")}
         self.upstreams = open_transport()
+        self.tls = TlsRef(values.tls(settings))

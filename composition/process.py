@@ -21,6 +21,7 @@ from gateway.front_end import Drain
 from gateway.limits import LimitPlan
 from gateway.logging import set_level
 from gateway.process import STOP, until_stopped
+from gateway.tls import TlsError
 from settings import ConfigError, Settings, describe_changes
 
 log = structlog.get_logger("weir")
@@ -39,7 +40,8 @@ async def serve(declared: Supervisor, parts: Parts, sockets: Listening, reread: 
             gc.collect()
             gc.freeze()
             parts.phase.started = True
-            log.info("ready", gateway=sockets.gateway_urls, admin=sockets.admin_urls)
+            tls = parts.tls.current is not None
+            log.info("ready", gateway=sockets.gateway_urls(tls=tls), admin=sockets.admin_urls())
             await until_stopped(
                 signals, reload=partial(_reload, parts, system, reread), drain=partial(_drain, parts, system)
             )
@@ -64,7 +66,8 @@ async def _reload(parts: Parts, system: System, reread: Callable[[], Settings]) 
         new = reread()
         routes = values.routes(new)
         targets(parts, system.ref).check(routes)
-    except (ConfigError, TargetError) as error:
+        tls = values.tls(new)
+    except (ConfigError, TargetError, TlsError) as error:
         log.error("not reloaded, the old settings stay", problem=str(error))
         return
     changes = describe_changes(parts.settings, new)
@@ -75,6 +78,8 @@ async def _reload(parts: Parts, system: System, reread: Callable[[], Settings]) 
         log.error("not reloaded: ask again when the tree is well", problem=str(error))
         return
     parts.policy.limits, parts.policy.cors = LimitPlan(values.limits(new)), values.cors(new)
+    if (tls is None) == (parts.tls.current is None):  # from one to the other is a restart: the port means another thing
+        parts.tls.current = tls
     set_level(new.log.level)
     parts.settings = replace(parts.settings, cors=new.cors, limits=new.limits, routes=new.routes, log=new.log)
     log.info("reloaded", changed=changes.reload, needs_restart=changes.restart)

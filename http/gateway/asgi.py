@@ -14,6 +14,7 @@ from gateway.http1.parser import split_target
 from gateway.paths import PathError, canonical
 from gateway.pipeline import Admission, Pipeline
 from gateway.problem import ProblemError
+from gateway.refusals import unavailable
 from gateway.request import ClientGone, Headers, Request, Response
 from gateway.server import NativeApp
 from gateway.trace import traceparent
@@ -28,6 +29,7 @@ class GatewayApp(NativeApp):
         max_body: bytes of a request's body, where its route does not say otherwise; more is a 413 problem.
         body_timeout: seconds that a body may stand still, over HTTP/2; then 408.
         write_timeout: seconds in which the client must take each 64 KiB of an answer, over HTTP/2.
+        max_in_flight: requests at work at once; one more is a 503 problem. This is what keeps the others quick.
 
     A client that disconnects cancels nothing: what its request started is finished, and the answer dropped.
     """
@@ -40,6 +42,7 @@ class GatewayApp(NativeApp):
         max_body: int = 1024 * 1024,
         body_timeout: float = 30.0,
         write_timeout: float = 12.0,
+        max_in_flight: int = 512,
         new_id: Callable[[], str] = ids.new_id,
     ) -> None:
         self._pipeline = pipeline
@@ -47,6 +50,8 @@ class GatewayApp(NativeApp):
         self._max_body = max_body
         self._body_timeout = body_timeout
         self._write_timeout = write_timeout
+        self._max_in_flight = max_in_flight
+        self._in_flight = 0
         self._new_id = new_id
 
     # HTTP/1.1.
@@ -60,14 +65,23 @@ class GatewayApp(NativeApp):
         exchange.body_limit = self._max_body
         request.wire = exchange
         raw, request.query = split_target(message.target, request.header(b"host"))
-        try:
-            request.path = _path(raw, message.method)
-        except ProblemError as error:
-            response = self._pipeline.refuse(request, error)
-        else:
-            response = await self._pipeline.handle(request)
+        response = await self._answer(request, raw)
         if not response.sent:
             await exchange.respond(response)
+
+    async def _answer(self, request: Request, raw_path: bytes) -> Response:
+        """Raises ClientGone."""
+        try:
+            request.path = _path(raw_path, request.method)
+            if self._in_flight >= self._max_in_flight:
+                raise unavailable("the server has as many requests at work as it may have", 1.0)
+        except ProblemError as error:
+            return self._pipeline.refuse(request, error)
+        self._in_flight += 1
+        try:
+            return await self._pipeline.handle(request)
+        finally:
+            self._in_flight -= 1
 
     def takes_upgrade(self, exchange: Exchange) -> bool:
         """A WebSocket to an upstream is tunnelled, byte for byte; one to an application is Hypercorn's to speak."""
@@ -94,14 +108,9 @@ class GatewayApp(NativeApp):
         )  # fmt: skip
         request.wire = wire
         try:
-            request.path = _path(scope["raw_path"], scope["method"])
-        except ProblemError as error:
-            response = self._pipeline.refuse(request, error)
-        else:
-            try:
-                response = await self._pipeline.handle(request)
-            except ClientGone:
-                return
+            response = await self._answer(request, scope["raw_path"])
+        except ClientGone:
+            return
         if not response.sent:
             await wire.respond(response)
         else:
