@@ -56,7 +56,7 @@ class _Wire(h11.Connection):
     """h11's parser, deaf to what follows a client's last request: that request is answered all the same.
 
     h11 makes of it an error of the client (it said `Connection: close`, and went on), in place of the answer.
-    After our last answer (`over`) it is deaf to everything: Hypercorn would wait for ever for its turn.
+    Once the connection is to be closed (`over`) it is deaf to everything: Hypercorn would wait for its turn for ever.
     """
 
     over = False
@@ -79,6 +79,7 @@ class _Http1(H11Protocol):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._wire = self.connection = _Wire(h11.SERVER, self.config.h11_max_incomplete_size)
+        self._send, self.send = self.send, self._send_or_end
 
     async def _check_protocol(self, event: h11.Request) -> None:
         # An `Upgrade: h2c` is an offer and may be ignored (RFC 9110 §7.8); a preface is no request.
@@ -97,10 +98,10 @@ class _Http1(H11Protocol):
             event = replace(event, headers=[*event.headers, (b"connection", b"close")])
         await super().stream_send(event)
 
-    async def _maybe_recycle(self) -> None:
-        # As Hypercorn decides it: whoever does not begin a next cycle closes.
-        self._wire.over = self.context.terminated.is_set() or self._wire.our_state is not h11.DONE
-        await super()._maybe_recycle()
+    async def _send_or_end(self, event: Event) -> None:
+        if isinstance(event, Closed):
+            self._wire.over = True
+        await self._send(event)
 
     async def _send_error_response(self, status_code: int) -> None:
         """Hypercorn's own refusals, of requests that nobody could read, are problems like all the others."""
