@@ -50,13 +50,13 @@ from backends.embedded.engine import Engine
 from backends.embedded.errors import EmbeddedError
 from backends.ports.events import AUDIT, ENTITY_CHANGED
 from composition import values
-from composition.apps import SERVICES, admin_app, public_app
+from composition.apps import admin_app, public_app
 from composition.listening import Listening, listening, opened_data
 from composition.operating import open_operations
-from composition.parts import Parts
+from composition.parts import Parts, load_apps
 from composition.process import serve
 from gateway.admin.commands import commands, config_option
-from gateway.asgi_target import AsgiLifespan, TargetError, load_app
+from gateway.asgi_target import AsgiLifespan, TargetError
 from gateway.front_end import FrontEnd
 from gateway.ids import new_id
 from gateway.logging import configure_logging
@@ -174,12 +174,7 @@ def weir(context: click.Context) -> None:
 def check(context: click.Context) -> None:
     """Read the settings and say what is wrong with them."""
     path = _config(context)
-    settings = read_settings(path)
-    for route in settings.routes:
-        if isinstance(route.target, str) and route.target.startswith("asgi:"):
-            load_app(route.target)
-        elif isinstance(route.target, str) and route.target.removeprefix("service:") not in SERVICES:
-            raise TargetError(f"route {route.prefix}: there is no {route.target}; there are {', '.join(SERVICES)}")
+    load_apps(read_settings(path))
     click.echo(f"{path} is fine")
 
 

@@ -34,13 +34,16 @@ def refused(server: Server, *command: str) -> str:
         ('[redis]\nurl = "redis://localhost"\n', ["redis.url"]),
         ("server.workers = 2\n", ["server.workers"]),
         ('[[routes]]\nprefix = "/users"\ntarget = "http://127.0.0.1:1"\n', ["/users"]),
-        ('[[routes]]\nprefix = "/x"\ntarget = "asgi:no.such.module:app"\n', ["no.such.module"]),
+        ('[[routes]]\nprefix = "/x"\ntarget = "asgi:no.such.module:app"\n', ["routes[0].target", "no.such.module"]),
+        ('[[routes]]\nprefix = "/x"\ntarget = "service:nobody"\n', ["routes[0].target", "service:nobody", "users"]),
     ],
 )
 def test_wrong_settings_end_in_one_line_that_names_the_key(tmp_path, config, names):
-    line = refused(Server(tmp_path, config))
-    for name in names:
-        assert name in line
+    server = Server(tmp_path, config)
+    for command in ((), ("check",)):
+        line = refused(server, *command)
+        for name in names:
+            assert name in line
 
 
 def test_a_port_in_use_is_named(tmp_path):
