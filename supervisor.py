@@ -216,10 +216,11 @@ def _later(group: str, name: str, what: str) -> click.Command:
 
 for _command in commands(lambda config: open_operations(read_settings(config)), DEFAULT_CONFIG):
     weir.add_command(_command)
-weir.add_command(click.Group("search", [_later("search", "reindex", "Build the search index anew")], help="The index."))
-weir.add_command(
-    click.Group("audit", [_later("audit", "verify", "Check the audit log's chain")], help="The audit log.")
-)
+for _group, _help, _command in (
+    ("search", "The index.", _later("search", "reindex", "Build the search index anew")),
+    ("audit", "The audit log.", _later("audit", "verify", "Check the audit log's chain")),
+):
+    weir.add_command(config_option(click.Group(_group, [_command], help=_help)))
 
 
 def main() -> None:

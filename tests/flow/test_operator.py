@@ -78,6 +78,17 @@ def test_commands_of_later_parts_say_so(tmp_path):
     assert "search reindex" in refused(server, "search", "reindex")
 
 
+@pytest.mark.parametrize("command", ["--config {} dlq list", "token --config {} revoke", "client list --config {}"])
+def test_config_is_taken_before_between_and_after_the_names_of_a_command(tmp_path, command):
+    absent = tmp_path / "absent.toml"
+    ended = subprocess.run(
+        [sys.executable, str(ROOT / "supervisor.py"), *command.format(absent).split()],
+        input="t", capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"weir: {absent}: no such file")
+
+
 def test_commands_work_with_and_without_a_server(tmp_path):
     server = Server(tmp_path)
     offline = server.token("users:read")
