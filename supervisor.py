@@ -50,13 +50,13 @@ from backends.embedded.engine import Engine
 from backends.embedded.errors import EmbeddedError
 from backends.ports.events import AUDIT, ENTITY_CHANGED
 from composition import values
-from composition.apps import SERVICES, admin_app, public_app
+from composition.apps import admin_app, public_app
 from composition.listening import Listening, listening, opened_data
 from composition.operating import open_operations
-from composition.parts import Parts
+from composition.parts import Parts, load_apps
 from composition.process import serve
 from gateway.admin.commands import commands, config_option
-from gateway.asgi_target import AsgiLifespan, TargetError, load_app
+from gateway.asgi_target import AsgiLifespan, TargetError
 from gateway.front_end import FrontEnd
 from gateway.ids import new_id
 from gateway.logging import configure_logging
@@ -178,11 +178,7 @@ def check(context: click.Context) -> None:
     path = _config(context)
     settings = read_settings(path)
     values.tls(settings)
-    for route in settings.routes:
-        if isinstance(route.target, str) and route.target.startswith("asgi:"):
-            load_app(route.target)
-        elif isinstance(route.target, str) and route.target.removeprefix("service:") not in SERVICES:
-            raise TargetError(f"route {route.prefix}: there is no {route.target}; there are {', '.join(SERVICES)}")
+    load_apps(settings)
     click.echo(f"{path} is fine")
 
 
@@ -224,10 +220,11 @@ def _later(group: str, name: str, what: str) -> click.Command:
 
 for _command in commands(lambda config: open_operations(read_settings(config)), DEFAULT_CONFIG):
     weir.add_command(_command)
-weir.add_command(click.Group("search", [_later("search", "reindex", "Build the search index anew")], help="The index."))
-weir.add_command(
-    click.Group("audit", [_later("audit", "verify", "Check the audit log's chain")], help="The audit log.")
-)
+for _group, _help, _command in (
+    ("search", "The index.", _later("search", "reindex", "Build the search index anew")),
+    ("audit", "The audit log.", _later("audit", "verify", "Check the audit log's chain")),
+):
+    weir.add_command(config_option(click.Group(_group, [_command], help=_help)))
 
 
 def main() -> None:
