@@ -15,6 +15,7 @@ from actors.runtime.dead_letters import DeadLetters
 from actors.runtime.dynamic import DynamicNode, DynamicRef
 from actors.runtime.errors import SupervisorGaveUp
 from actors.runtime.events import Event, Observer, log_event
+from actors.runtime.measures import ActorMetrics
 from actors.runtime.nodes import build
 from actors.runtime.pool import PoolNode
 from actors.runtime.ref import Ref
@@ -25,8 +26,11 @@ from actors.runtime.supervision import Node, SupervisorNode
 class System:
     """What `open_system` yields. Everything here is immediate; nothing waits."""
 
-    def __init__(self, tree: Supervisor, rng: Random, observer: Observer) -> None:
+    def __init__(self, tree: Supervisor, rng: Random, observer: Observer, metrics: bool) -> None:
         self.rng = rng
+        self.now = trio.lowlevel.current_clock().current_time
+        """`trio.current_time`, at half its price."""
+        self.clock = self.now if metrics else None
         self.dead_letters = DeadLetters()
         self.failure: BaseException | None = None
         self.stop_by = math.inf
@@ -73,6 +77,11 @@ class System:
         """
         return self.root.snapshot()
 
+    def metrics(self) -> dict[str, ActorMetrics]:
+        """By the ids of all actors that there are; empty unless `open_system(..., metrics=True)` was asked for."""
+        cells = [node for node in self._nodes.values() if isinstance(node, Cell)]
+        return {cell.id: cell.measured.read() for cell in cells if cell.measured is not None}
+
     def report(self, event: Event) -> None:
         self._observer(event)
 
@@ -115,6 +124,7 @@ async def open_system(
     shutdown_deadline: float = 25.0,
     rng: Random | None = None,
     observer: Observer = log_event,
+    metrics: bool = False,
 ) -> AsyncIterator[System]:
     """Start *tree* and yield its `System` when every child is ready; stop it in reverse order at the end.
 
@@ -122,13 +132,14 @@ async def open_system(
         shutdown_deadline: seconds for the whole stop, whatever the children's budgets add up to.
         rng: where backoff takes its jitter from.
         observer: is called with every runtime event, inline; it must not block or raise.
+        metrics: keep the histograms that `System.metrics` reads.
 
     Raises ValueError for a tree that cannot work, before anything runs; `SupervisorGaveUp`, bare, when a
     first start fails or the root's intensity is exceeded (the body is cancelled then). What the body raises
     comes out bare as well. Cancelled: the tree is stopped in order first, within the deadline.
     """
     validate(tree, shutdown_deadline)
-    system = System(tree, rng or Random(), observer)
+    system = System(tree, rng or Random(), observer, metrics)
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
         try:
