@@ -15,7 +15,7 @@ from gateway.admin.lag import LagGauge
 from gateway.asgi_target import load_app
 from gateway.limits import LimitPlan
 from gateway.pipeline import Policy
-from gateway.upstream import open_transport
+from gateway.proxy.origin import Origins
 from settings import Settings
 
 
@@ -51,4 +51,4 @@ class Parts:
         self.policy = Policy(LimitPlan(values.limits(settings)), values.cors(settings))
         targets = (route.target for route in settings.routes if isinstance(route.target, str))
         self.apps = {name: load_app(name) for name in dict.fromkeys(targets) if name.startswith("asgi:")}
-        self.upstreams = open_transport()
+        self.origins = Origins(values.proxy_limits(settings), values.checks(settings))
