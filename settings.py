@@ -165,13 +165,15 @@ class Limit:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """`target` is `service:NAME`, `asgi:package.module:app` or a tuple of upstreams `http(s)://host[:port]`.
-    `max_body` None: that of the server."""
+    `max_body` None: that of the server. `health` is a path that upstreams are asked for; empty: they are not."""
 
     prefix: str = required(rules.prefix)
     target: str | tuple[str, ...] = required(rules.target)
     auth: str = setting("required", rules.choice("required", "optional", "none"))
     scopes: Mapping[str, str] = setting({}, rules.scopes)
     max_body: int | None = setting("", rules.optional_size)
+    balance: str = setting("least_outstanding", rules.choice("least_outstanding", "round_robin"))
+    health: str = setting("", rules.text(r"(/[!-\"$-~]*)?", 'must be a path such as "/healthz", or "" for no checks'))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,6 +256,8 @@ def _contradictions_of_routes(routes: tuple[Route, ...], reserved: Collection[st
             yield f"routes[{index}].prefix", "is a built-in route; choose another prefix"
         if taken.setdefault(route.prefix, index) != index:
             yield f"routes[{index}].prefix", f"is the prefix of routes[{taken[route.prefix]}] too; prefixes must differ"
+        if route.health and isinstance(route.target, str):
+            yield f"routes[{index}].health", "must be empty unless the target is http(s)://…: nothing else is checked"
         if route.scopes and route.auth == "none":
             yield f"routes[{index}].auth", 'must be "required" or "optional" on a route with scopes'
 

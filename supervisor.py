@@ -40,7 +40,7 @@ from actors.event_log.actor import EventLogActor
 from actors.publisher.actor import Publisher
 from actors.rate_limiter.actor import RateLimiter
 from actors.router.actor import Router
-from actors.runtime import Child, Mailbox, Supervisor, SupervisorGaveUp
+from actors.runtime import Child, DynamicSupervisor, Mailbox, Pool, Supervisor, SupervisorGaveUp
 from actors.storage.maintenance import StorageMaintenance
 from actors.storage.reader import StorageReader
 from actors.storage.scans import StorageScans
@@ -60,6 +60,7 @@ from gateway.asgi_target import AsgiLifespan, TargetError
 from gateway.front_end import FrontEnd
 from gateway.ids import new_id
 from gateway.logging import configure_logging
+from gateway.proxy.actor import Upstream
 from gateway.services.audit.service import AuditService
 from gateway.services.auth.service import OAuth
 from gateway.services.configuration.service import Configuration
@@ -127,6 +128,8 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
         Supervisor("routing", intensity=None, children=[
             *(_child(name, partial(AsgiLifespan, app)) for name, app in parts.apps.items()),
             _child("router", partial(Router, parts.routes, metrics), on_crash="retry_once"),
+            # An actor for each upstream of a route, `upstream:URL`; a reload starts and stops them.
+            DynamicSupervisor("upstreams", Upstream, mailbox=Mailbox(16), max_children=4096, intensity=None),
         ]),
         _child("front_end", partial(FrontEnd, "public", partial(public_app, parts), sockets.public, metrics,
                                     values.server_limits(settings), log_requests=settings.log.requests,
@@ -199,8 +202,12 @@ def _drawn(node: Supervisor) -> Tree:
     )
     drawn = Tree(f"{node.id}  [dim]{node.strategy}, {limit}[/dim]")
     for child in node.children:
-        drawn.add(_drawn(child) if isinstance(child, Supervisor) else f"{child.id}  [dim]{child.restart}[/dim]")
+        drawn.add(_drawn(child) if isinstance(child, Supervisor) else f"{child.id}  [dim]{_kind(child)}[/dim]")
     return drawn
+
+
+def _kind(child: Child | Pool | DynamicSupervisor) -> str:
+    return "dynamic, a child for each upstream" if isinstance(child, DynamicSupervisor) else child.restart
 
 
 def _config(context: click.Context) -> Path:

@@ -75,4 +75,4 @@ def operations(lookup: Lookup, *, cached: bool) -> Operations:
 
 
 def targets(parts: Parts, lookup: Lookup) -> Targets:
-    return Targets({name: lookup(name) for name in SERVICES}, parts.apps, parts.upstreams)
+    return Targets({name: lookup(name) for name in SERVICES}, parts.apps, parts.origins)

@@ -15,8 +15,8 @@ from gateway.admin.lag import LagGauge
 from gateway.asgi_target import AsgiApp, TargetError, load_app
 from gateway.limits import LimitPlan
 from gateway.pipeline import Policy
+from gateway.proxy.origin import Origins
 from gateway.server import TlsRef
-from gateway.upstream import open_transport
 from settings import Settings
 
 SERVICES = ("oauth", "users", "configuration", "search_service", "webhooks", "audit_service", "openapi")
@@ -54,7 +54,7 @@ class Parts:
         self.routes = RouteTableRef(RouteTable(values.routes(settings)))
         self.policy = Policy(LimitPlan(values.limits(settings)), values.cors(settings))
         self.apps = load_apps(settings)
-        self.upstreams = open_transport()
+        self.origins = Origins(values.proxy_limits(settings), values.checks(settings))
         self.tls = TlsRef(values.tls(settings))
 
 

@@ -3,6 +3,7 @@
 import gc
 import signal
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
@@ -30,12 +31,12 @@ log = structlog.get_logger("weir")
 async def serve(declared: Supervisor, parts: Parts, sockets: Listening, reread: Callable[[], Settings]) -> None:
     """Run the tree until a signal stops it. Raises SupervisorGaveUp."""
     deadline = parts.settings.server.shutdown_deadline
-    with trio.open_signal_receiver(*STOP, signal.SIGHUP) as signals:
+    with trio.open_signal_receiver(*STOP, signal.SIGHUP) as signals, closing(parts.origins):
         async with (
             parts.engine.opened(),
-            parts.upstreams,
             open_system(declared, shutdown_deadline=deadline, observer=partial(_observe, parts)) as system,
         ):
+            await _look_after_upstreams(parts, system)
             # Everything that lives as long as the process is there: no collection needs to look at it again.
             gc.collect()
             gc.freeze()
@@ -81,8 +82,24 @@ async def _reload(parts: Parts, system: System, reread: Callable[[], Settings]) 
     if (tls is None) == (parts.tls.current is None):  # from one to the other is a restart: the port means another thing
         parts.tls.current = tls
     set_level(new.log.level)
+    parts.origins.checks = values.checks(new)
     parts.settings = replace(parts.settings, cors=new.cors, limits=new.limits, routes=new.routes, log=new.log)
+    await _look_after_upstreams(parts, system)
     log.info("reloaded", changed=changes.reload, needs_restart=changes.restart)
+
+
+async def _look_after_upstreams(parts: Parts, system: System) -> None:
+    """An actor for each upstream that a route names, and for no other."""
+    supervisor = system.dynamic("upstreams")
+    wanted = {f"upstream:{url}": url for url in parts.origins.checks}
+    try:
+        for id in supervisor.children():
+            if id not in wanted:
+                await supervisor.stop_child(id)
+        for id in wanted.keys() - supervisor.children():
+            await supervisor.start_child(id, parts.origins.of(wanted[id]))
+    except (ActorError, LookupError) as error:
+        log.error("an upstream is not looked after; reload to try again", problem=str(error))
 
 
 def _observe(parts: Parts, event: Event) -> None:

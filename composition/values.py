@@ -16,6 +16,7 @@ from backends.ports.events import AUDIT, CACHE_INVALIDATE, ENTITY_CHANGED
 from gateway.cors import CorsPolicy
 from gateway.http1.connection import ConnectionLimits
 from gateway.http1.parser import HeadLimits
+from gateway.proxy.limits import ProxyLimits
 from gateway.server import ServerLimits
 from gateway.services.routes import BUILTIN_ROUTES
 from gateway.tls import server_context
@@ -31,10 +32,24 @@ def limits(settings: Settings) -> tuple[limiter_messages.Limit, ...]:
 
 def routes(settings: Settings) -> tuple[router_messages.Route, ...]:
     own = (
-        router_messages.Route(route.prefix, route.target, route.auth, route.scopes, route.max_body)
+        router_messages.Route(route.prefix, route.target, route.auth, route.scopes, route.max_body, route.balance)
         for route in settings.routes
     )
     return (*BUILTIN_ROUTES, *own)
+
+
+def proxy_limits(settings: Settings) -> ProxyLimits:
+    # Below the request's deadline, so that an answer that does not come is held against the upstream.
+    return ProxyLimits(response=0.8 * settings.server.request_timeout)
+
+
+def checks(settings: Settings) -> dict[str, str]:
+    """Every upstream that a route names, with the path of its active check, "" for none. The first route decides."""
+    found: dict[str, str] = {}
+    for route in settings.routes:
+        for url in () if isinstance(route.target, str) else route.target:
+            found[url] = found.get(url) or route.health
+    return found
 
 
 def cors(settings: Settings) -> CorsPolicy:

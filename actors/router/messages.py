@@ -10,7 +10,7 @@ class Route:
 
     `target` is `service:NAME`, `asgi:package.module:app` or a tuple of upstream URLs; `auth` is
     `required`, `optional` or `none`; `scopes` maps a method (or `*`) to the scope it needs; `max_body` is the
-    largest body in bytes, None: the server's.
+    largest body in bytes, None: the server's; `balance` is how several upstreams share the requests.
     """
 
     prefix: str
@@ -18,6 +18,7 @@ class Route:
     auth: str = "required"
     scopes: Mapping[str, str] | None = None
     max_body: int | None = None
+    balance: str = "least_outstanding"
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ class Incarnation:
         self.task: trio.lowlevel.Task | None = None  # the one that runs on_start, the handlers and on_stop
         self.nursery: trio.Nursery | None = None  # of the spawned tasks
         self.exit: Exit | None = None
+        self.actor: Actor[Any] | None = None
         self._scope = trio.CancelScope(shield=True)
         self._stop_requested = False
         self._drain = False  # a requested stop is for good: what is queued is handled first
@@ -113,6 +114,7 @@ class Incarnation:
         if not isinstance(actor, Actor):
             raise TypeError(f"the factory of {self.cell.id} returned {type(actor).__name__}, not an Actor")
         actor._cell = self.cell
+        self.actor = actor
         return actor
 
     async def _live(self, actor: Actor[Any]) -> None:

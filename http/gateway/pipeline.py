@@ -310,6 +310,17 @@ class Pipeline:
             raise _Refused(self._challenges.of_routing(refused.error)) from None
         return resolved
 
+    async def upload(self, exchange: _Exchange, take: Callable[[], Awaitable[bytes]]) -> bytes:
+        """A part of the body. A slow upload has deadlines of its own: the request's counts from the part on."""
+        if exchange.status:
+            return await take()
+        exchange.deadline.deadline = math.inf
+        try:
+            return await take()
+        finally:
+            if not exchange.status:  # an answer that has begun meanwhile takes as long as it does
+                exchange.deadline.deadline = trio.current_time() + self._timeout
+
     # The answer.
 
     def dress(self, exchange: _Exchange, response: Response) -> Response:
@@ -377,11 +388,15 @@ class _DressedWire:
         self.length = wire.length
         self.body_limit = wire.body_limit
         self.switches = wire.switches
-        self.receive = wire.receive
-        self.read = wire.read
         self.wait_closed = wire.wait_closed
         self.write = wire.write
         self.cut = wire.cut
+
+    async def receive(self) -> bytes:
+        return await self._pipeline.upload(self._exchange, self._wire.receive)
+
+    async def read(self) -> bytes:
+        return await self._pipeline.upload(self._exchange, self._wire.read)
 
     async def start(self, response: Response) -> None:
         await self._wire.start(self._pipeline.dress(self._exchange, response))

@@ -116,7 +116,7 @@ def create_app(
     async def tree() -> Response:
         return json(control.snapshot())
 
-    @app.post("/tree/<id>/kill")
+    @app.post("/tree/<path:id>/kill")
     @protected
     async def kill(id: str) -> Response:
         if not allow_kill:
