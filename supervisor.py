@@ -40,7 +40,7 @@ from actors.event_log.actor import EventLogActor
 from actors.publisher.actor import Publisher
 from actors.rate_limiter.actor import RateLimiter
 from actors.router.actor import Router
-from actors.runtime import Child, Mailbox, Supervisor, SupervisorGaveUp
+from actors.runtime import Child, DynamicSupervisor, Mailbox, Pool, Supervisor, SupervisorGaveUp
 from actors.storage.maintenance import StorageMaintenance
 from actors.storage.reader import StorageReader
 from actors.storage.scans import StorageScans
@@ -50,16 +50,17 @@ from backends.embedded.engine import Engine
 from backends.embedded.errors import EmbeddedError
 from backends.ports.events import AUDIT, ENTITY_CHANGED
 from composition import values
-from composition.apps import SERVICES, admin_app, public_app
+from composition.apps import admin_app, public_app
 from composition.listening import Listening, listening, opened_data
 from composition.operating import open_operations
-from composition.parts import Parts
+from composition.parts import Parts, load_apps
 from composition.process import serve
 from gateway.admin.commands import commands, config_option
-from gateway.asgi_target import AsgiLifespan, TargetError, load_app
+from gateway.asgi_target import AsgiLifespan, TargetError
 from gateway.front_end import FrontEnd
 from gateway.ids import new_id
 from gateway.logging import configure_logging
+from gateway.proxy.actor import Upstream
 from gateway.services.audit.service import AuditService
 from gateway.services.auth.service import OAuth
 from gateway.services.configuration.service import Configuration
@@ -69,6 +70,7 @@ from gateway.services.search.service import SearchService
 from gateway.services.users.service import Users
 from gateway.services.webhooks.service import Webhooks
 from gateway.sockets import BindError
+from gateway.tls import TlsError
 from settings import ConfigError, Settings, load
 
 log = structlog.get_logger("weir")
@@ -126,9 +128,12 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
         Supervisor("routing", intensity=None, children=[
             *(_child(name, partial(AsgiLifespan, app)) for name, app in parts.apps.items()),
             _child("router", partial(Router, parts.routes, metrics), on_crash="retry_once"),
+            # An actor for each upstream of a route, `upstream:URL`; a reload starts and stops them.
+            DynamicSupervisor("upstreams", Upstream, mailbox=Mailbox(16), max_children=4096, intensity=None),
         ]),
         _child("front_end", partial(FrontEnd, "public", partial(public_app, parts), sockets.public, metrics,
-                                    values.server_limits(settings), log_requests=settings.log.requests)),
+                                    values.server_limits(settings), log_requests=settings.log.requests,
+                                    tls=parts.tls, extra_head=values.extra_head(settings))),
     ])  # fmt: skip
 
 
@@ -175,11 +180,8 @@ def check(context: click.Context) -> None:
     """Read the settings and say what is wrong with them."""
     path = _config(context)
     settings = read_settings(path)
-    for route in settings.routes:
-        if isinstance(route.target, str) and route.target.startswith("asgi:"):
-            load_app(route.target)
-        elif isinstance(route.target, str) and route.target.removeprefix("service:") not in SERVICES:
-            raise TargetError(f"route {route.prefix}: there is no {route.target}; there are {', '.join(SERVICES)}")
+    values.tls(settings)
+    load_apps(settings)
     click.echo(f"{path} is fine")
 
 
@@ -200,8 +202,12 @@ def _drawn(node: Supervisor) -> Tree:
     )
     drawn = Tree(f"{node.id}  [dim]{node.strategy}, {limit}[/dim]")
     for child in node.children:
-        drawn.add(_drawn(child) if isinstance(child, Supervisor) else f"{child.id}  [dim]{child.restart}[/dim]")
+        drawn.add(_drawn(child) if isinstance(child, Supervisor) else f"{child.id}  [dim]{_kind(child)}[/dim]")
     return drawn
+
+
+def _kind(child: Child | Pool | DynamicSupervisor) -> str:
+    return "dynamic, a child for each upstream" if isinstance(child, DynamicSupervisor) else child.restart
 
 
 def _config(context: click.Context) -> Path:
@@ -221,10 +227,11 @@ def _later(group: str, name: str, what: str) -> click.Command:
 
 for _command in commands(lambda config: open_operations(read_settings(config)), DEFAULT_CONFIG):
     weir.add_command(_command)
-weir.add_command(click.Group("search", [_later("search", "reindex", "Build the search index anew")], help="The index."))
-weir.add_command(
-    click.Group("audit", [_later("audit", "verify", "Check the audit log's chain")], help="The audit log.")
-)
+for _group, _help, _command in (
+    ("search", "The index.", _later("search", "reindex", "Build the search index anew")),
+    ("audit", "The audit log.", _later("audit", "verify", "Check the audit log's chain")),
+):
+    weir.add_command(config_option(click.Group(_group, [_command], help=_help)))
 
 
 def main() -> None:
@@ -241,7 +248,7 @@ def main() -> None:
         sys.exit(2)
     except click.Abort:
         sys.exit(130)
-    except (ConfigError, BindError, EmbeddedError, TargetError) as error:
+    except (ConfigError, BindError, EmbeddedError, TargetError, TlsError) as error:
         click.echo(f"weir: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
 

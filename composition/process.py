@@ -3,6 +3,7 @@
 import gc
 import signal
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
@@ -21,6 +22,7 @@ from gateway.front_end import Drain
 from gateway.limits import LimitPlan
 from gateway.logging import set_level
 from gateway.process import STOP, until_stopped
+from gateway.tls import TlsError
 from settings import ConfigError, Settings, describe_changes
 
 log = structlog.get_logger("weir")
@@ -29,17 +31,18 @@ log = structlog.get_logger("weir")
 async def serve(declared: Supervisor, parts: Parts, sockets: Listening, reread: Callable[[], Settings]) -> None:
     """Run the tree until a signal stops it. Raises SupervisorGaveUp."""
     deadline = parts.settings.server.shutdown_deadline
-    with trio.open_signal_receiver(*STOP, signal.SIGHUP) as signals:
+    with trio.open_signal_receiver(*STOP, signal.SIGHUP) as signals, closing(parts.origins):
         async with (
             parts.engine.opened(),
-            parts.upstreams,
             open_system(declared, shutdown_deadline=deadline, observer=partial(_observe, parts)) as system,
         ):
+            await _look_after_upstreams(parts, system)
             # Everything that lives as long as the process is there: no collection needs to look at it again.
             gc.collect()
             gc.freeze()
             parts.phase.started = True
-            log.info("ready", gateway=sockets.gateway_urls, admin=sockets.admin_urls)
+            tls = parts.tls.current is not None
+            log.info("ready", gateway=sockets.gateway_urls(tls=tls), admin=sockets.admin_urls())
             await until_stopped(
                 signals, reload=partial(_reload, parts, system, reread), drain=partial(_drain, parts, system)
             )
@@ -64,7 +67,8 @@ async def _reload(parts: Parts, system: System, reread: Callable[[], Settings]) 
         new = reread()
         routes = values.routes(new)
         targets(parts, system.ref).check(routes)
-    except (ConfigError, TargetError) as error:
+        tls = values.tls(new)
+    except (ConfigError, TargetError, TlsError) as error:
         log.error("not reloaded, the old settings stay", problem=str(error))
         return
     changes = describe_changes(parts.settings, new)
@@ -75,9 +79,27 @@ async def _reload(parts: Parts, system: System, reread: Callable[[], Settings]) 
         log.error("not reloaded: ask again when the tree is well", problem=str(error))
         return
     parts.policy.limits, parts.policy.cors = LimitPlan(values.limits(new)), values.cors(new)
+    if (tls is None) == (parts.tls.current is None):  # from one to the other is a restart: the port means another thing
+        parts.tls.current = tls
     set_level(new.log.level)
+    parts.origins.checks = values.checks(new)
     parts.settings = replace(parts.settings, cors=new.cors, limits=new.limits, routes=new.routes, log=new.log)
+    await _look_after_upstreams(parts, system)
     log.info("reloaded", changed=changes.reload, needs_restart=changes.restart)
+
+
+async def _look_after_upstreams(parts: Parts, system: System) -> None:
+    """An actor for each upstream that a route names, and for no other."""
+    supervisor = system.dynamic("upstreams")
+    wanted = {f"upstream:{url}": url for url in parts.origins.checks}
+    try:
+        for id in supervisor.children():
+            if id not in wanted:
+                await supervisor.stop_child(id)
+        for id in wanted.keys() - supervisor.children():
+            await supervisor.start_child(id, parts.origins.of(wanted[id]))
+    except (ActorError, LookupError) as error:
+        log.error("an upstream is not looked after; reload to try again", problem=str(error))
 
 
 def _observe(parts: Parts, event: Event) -> None:

@@ -1,5 +1,6 @@
 """From settings to the values and adapters that actors are made with. One function a value."""
 
+import ssl
 import time
 from collections.abc import Sequence
 
@@ -12,10 +13,13 @@ from actors.storage.maintenance import Job
 from backends.ports.engine import Engine
 from backends.ports.event_log import Topic
 from backends.ports.events import AUDIT, CACHE_INVALIDATE, ENTITY_CHANGED
-from gateway.connection import ConnectionLimits
 from gateway.cors import CorsPolicy
+from gateway.http1.connection import ConnectionLimits
+from gateway.http1.parser import HeadLimits
+from gateway.proxy.limits import ProxyLimits
 from gateway.server import ServerLimits
 from gateway.services.routes import BUILTIN_ROUTES
+from gateway.tls import server_context
 from settings import Settings
 
 
@@ -27,8 +31,25 @@ def limits(settings: Settings) -> tuple[limiter_messages.Limit, ...]:
 
 
 def routes(settings: Settings) -> tuple[router_messages.Route, ...]:
-    own = (router_messages.Route(route.prefix, route.target, route.auth, route.scopes) for route in settings.routes)
+    own = (
+        router_messages.Route(route.prefix, route.target, route.auth, route.scopes, route.max_body, route.balance)
+        for route in settings.routes
+    )
     return (*BUILTIN_ROUTES, *own)
+
+
+def proxy_limits(settings: Settings) -> ProxyLimits:
+    # Below the request's deadline, so that an answer that does not come is held against the upstream.
+    return ProxyLimits(response=0.8 * settings.server.request_timeout)
+
+
+def checks(settings: Settings) -> dict[str, str]:
+    """Every upstream that a route names, with the path of its active check, "" for none. The first route decides."""
+    found: dict[str, str] = {}
+    for route in settings.routes:
+        for url in () if isinstance(route.target, str) else route.target:
+            found[url] = found.get(url) or route.health
+    return found
 
 
 def cors(settings: Settings) -> CorsPolicy:
@@ -49,10 +70,29 @@ def server_limits(settings: Settings) -> ServerLimits:
         connection=ConnectionLimits(
             keep_alive_timeout=server.keep_alive_timeout,
             header_timeout=server.header_timeout,
+            handshake_timeout=server.handshake_timeout,
+            body_timeout=server.body_timeout,
+            body_rate=server.body_rate,
             write_timeout=server.write_timeout,
+            max_body=server.max_body,
+            head=HeadLimits(size=server.max_head, fields=server.max_header_fields),
             h2c=server.h2c,
         ),
     )
+
+
+def tls(settings: Settings) -> ssl.SSLContext | None:
+    """None: cleartext. Raises TlsError."""
+    cert, key = settings.server.tls_cert, settings.server.tls_key
+    return None if cert is None or key is None else server_context(cert, key)
+
+
+def extra_head(settings: Settings) -> bytes:
+    """What every answer of the public listener carries."""
+    server = settings.server
+    if server.tls_cert is None or not server.hsts:
+        return b""
+    return b"strict-transport-security: max-age=%d\r\n" % server.hsts
 
 
 def webhook_sender(settings: Settings) -> WebhookSender:

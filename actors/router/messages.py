@@ -9,13 +9,16 @@ class Route:
     """One row of the route table.
 
     `target` is `service:NAME`, `asgi:package.module:app` or a tuple of upstream URLs; `auth` is
-    `required`, `optional` or `none`; `scopes` maps a method (or `*`) to the scope it needs.
+    `required`, `optional` or `none`; `scopes` maps a method (or `*`) to the scope it needs; `max_body` is the
+    largest body in bytes, None: the server's; `balance` is how several upstreams share the requests.
     """
 
     prefix: str
     target: str | tuple[str, ...]
     auth: str = "required"
     scopes: Mapping[str, str] | None = None
+    max_body: int | None = None
+    balance: str = "least_outstanding"
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,10 @@ class Actor(Generic[M]):
         Spawned tasks are gone by then; the next `on_start` begins only after it returned.
         """
 
+    def describe(self) -> dict[str, Any]:
+        """What an operator should see of this actor, ready for JSON: `detail` in the snapshot. It must not raise."""
+        return {}
+
     @property
     def ref(self) -> Ref[M]:
         """This actor's own reference, stable across restarts."""

@@ -251,6 +251,7 @@ class Cell(Inbox):
 
     def snapshot(self) -> dict[str, Any]:
         now = trio.current_time()
+        actor = self._current.actor if self._current is not None else None
         in_hand_since = self._current.hand.since() if self._current is not None else None
         return {
             "id": self.id,
@@ -264,4 +265,5 @@ class Cell(Inbox):
             "mailbox_capacity": self.queue.capacity,
             "in_hand_age": None if in_hand_since is None else now - in_hand_since,
             "last_error": None if self.last_error is None else f"{type(self.last_error).__name__}: {self.last_error}",
+            "detail": {} if actor is None else actor.describe(),
         }

@@ -38,6 +38,7 @@ class Incarnation:
         self.task: trio.lowlevel.Task | None = None  # the one that runs on_start, the handlers and on_stop
         self.nursery: trio.Nursery | None = None  # of the spawned tasks
         self.exit: Exit | None = None
+        self.actor: Actor[Any] | None = None
         self.reported = False
         self._scope = trio.CancelScope(shield=True)
         self._stop_requested = False
@@ -120,6 +121,7 @@ class Incarnation:
                 hint = "; a factory is called and not awaited: what takes time belongs into on_start"
             raise TypeError(f"the factory of {self.cell.id} returned {type(actor).__name__}, not an Actor{hint}")
         actor._cell = self.cell
+        self.actor = actor
         return actor
 
     async def _live(self, actor: Actor[Any], ready_by: float) -> None:

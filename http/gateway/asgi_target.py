@@ -1,8 +1,7 @@
 """The target kind `asgi:package.module:app`: an ASGI application in this process, on trio."""
 
 import importlib
-import re
-from collections.abc import Iterable
+from functools import partial
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
@@ -11,17 +10,14 @@ import trio
 
 from actors.router.messages import Resolved
 from actors.runtime import Actor
-from gateway.asgi_types import App, Message, Scope
+from gateway.asgi_call import Call, reason
+from gateway.asgi_types import App, Receive, Scope, Send
 from gateway.forwarding import request_headers, response_headers
 from gateway.lifespan import Lifespan
 from gateway.problem import ProblemError
 from gateway.request import Headers, Request, Response
 
 log = structlog.get_logger(__name__)
-
-
-_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")  # RFC 9110 §5.1
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class TargetError(Exception):
@@ -83,33 +79,48 @@ class AsgiLifespan(Actor[NoReturn]):
 
 
 class AsgiTarget:
-    """Calls the application in the request's task; request and response are buffered.
+    """Calls the application in the request's task, without a task or channel of its own.
 
-    The route's prefix is the app's `root_path`; `path` is the whole decoded path, as the specification wants
-    it. An app that raises, or breaks the protocol, is a 500 of this request alone.
+    An answer that has a `content-length` and comes in one part is passed on as it is; any other is streamed as the
+    application sends it. The route's prefix is the app's `root_path`; `path` is the whole decoded path, as the
+    specification wants it. An app that raises, or breaks the protocol, is a 500 of this request alone, or the end
+    of its answer when that was begun.
     """
 
     audited = True
+    streams = True
 
     def __init__(self, app: AsgiApp) -> None:
         self._app = app
 
     async def handle(self, request: Request, resolved: Resolved) -> Response:
-        call = _Call(request.body)
+        call = Call(request.method, request.wire, request.body, partial(response_headers, head=True))
         try:
             await self._app.app(self._scope(request, resolved), call.receive, call.send)
-            status, headers, body = call.result()
+            return call.result()
         except (Exception, SystemExit) as error:  # its exit is not ours
+            if (clients := reason(error)) is not None:
+                raise clients from None
             log.exception("an application failed", app=self._app.name, request_id=request.id)
             raise ProblemError(500, "the application behind this path failed") from error
-        head = request.method == "HEAD"
-        return Response(status, response_headers(headers, head=head), b"" if head else body)
+
+    async def websocket(self, request: Request, resolved: Resolved, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the application have the WebSocket that *request* asks for, through the server's *receive* and *send*."""
+        ours = self._scope(request, resolved)
+        del ours["method"]
+        ours.update(
+            type="websocket",
+            scheme="wss" if request.scheme == "https" else "ws",
+            subprotocols=scope["subprotocols"],
+            extensions=scope.get("extensions", {}),
+        )
+        await self._app.app(ours, receive, send)
 
     def _scope(self, request: Request, resolved: Resolved) -> Scope:
         host, _, port = (request.header(b"host") or b"").decode("latin-1").rpartition(":")
         return {
             "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
             "http_version": request.http_version,
             "method": request.method,
             "scheme": request.scheme,
@@ -125,58 +136,10 @@ class AsgiTarget:
 
     def _headers(self, request: Request, resolved: Resolved) -> Headers:
         headers = request_headers(request, consumed_authorization=resolved.route.auth != "none")
-        if request.body:
-            headers.append((b"content-length", b"%d" % len(request.body)))
+        wire = request.wire
+        length = len(request.body) if wire is None else wire.length
+        if length:
+            headers.append((b"content-length", b"%d" % length))
+        elif wire is not None and wire.has_body:
+            headers.append((b"transfer-encoding", b"chunked"))
         return headers
-
-
-def _final(status: int) -> int:
-    if not 200 <= status <= 599:
-        raise ValueError(f"the application sent the status {status}")
-    return status
-
-
-def _checked(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """The headers an application sent. Raises ValueError for what would break the framing of the answer."""
-    checked = [(bytes(name).lower(), bytes(value)) for name, value in headers]
-    for name, value in checked:
-        if _NAME.fullmatch(name) is None or _CONTROL.search(value) is not None:
-            raise ValueError(f"the application sent an illegal header: {name!r}")
-    return checked
-
-
-class _Call:
-    """Both ends of one call. After the body, `receive` waits until the response is complete, then disconnects."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body: bytes | None = body
-        self._complete = trio.Event()
-        self._status: int | None = None
-        self._headers: Headers = []
-        self._parts: list[bytes] = []
-
-    async def receive(self) -> Message:
-        if self._body is not None:
-            await trio.lowlevel.checkpoint()
-            body, self._body = self._body, None
-            return {"type": "http.request", "body": body, "more_body": False}
-        await self._complete.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(self, message: Message) -> None:
-        await trio.lowlevel.checkpoint()
-        match message["type"]:
-            case "http.response.start" if self._status is None:
-                self._headers = _checked(message.get("headers", ()))
-                self._status = _final(int(message["status"]))
-            case "http.response.body" if self._status is not None and not self._complete.is_set():
-                self._parts.append(bytes(message.get("body", b"")))
-                if not message.get("more_body", False):
-                    self._complete.set()
-            case other:
-                raise RuntimeError(f"the application sent {other!r} out of turn")
-
-    def result(self) -> tuple[int, Headers, bytes]:
-        if self._status is None or not self._complete.is_set():
-            raise RuntimeError("the application returned without a complete response")
-        return self._status, self._headers, b"".join(self._parts)

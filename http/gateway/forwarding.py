@@ -1,6 +1,7 @@
 """The headers a proxy takes away and adds, in both directions. Pure.
 
-Sources: RFC 9110 §7.6 (hop-by-hop fields, Via), RFC 9113 §8.2.3 (cookies of HTTP/2 are several fields).
+Sources: RFC 9110 §7.6 (hop-by-hop fields, Via), RFC 7239 (Forwarded), RFC 9113 §8.2.3 (cookies of HTTP/2 are several
+fields).
 """
 
 from gateway.identity import identity_headers
@@ -27,6 +28,7 @@ _REWRITTEN = frozenset(
         b"content-length",
         b"cookie",
         b"expect",
+        b"forwarded",
         b"traceparent",
         b"via",
         b"x-forwarded-for",
@@ -43,7 +45,7 @@ _PSEUDONYM = b"weir"
 def request_headers(request: Request, *, consumed_authorization: bool) -> Headers:
     """The headers to send on with *request*: end-to-end ones, `Host` as it was, where it came from, who calls.
 
-    `X-Forwarded-For` continues the chain of a trusted proxy and else starts with the peer. With
+    `Forwarded` and `X-Forwarded-For` continue the chain of a trusted proxy and else start with the peer. With
     *consumed_authorization* the token stays here: it was checked, and a target that is not Weir's has no use
     for it but misuse. The identity headers stand for it.
     """
@@ -63,8 +65,8 @@ def request_headers(request: Request, *, consumed_authorization: bool) -> Header
 
 
 def response_headers(headers: Headers, *, head: bool) -> Headers:
-    """The headers of a target's response to pass back. *head*: the answer to HEAD, whose content-length is
-    that of the body a GET would have had; else our server counts the body itself."""
+    """The headers of a target's response to pass back. *head*: they go out before the body, if there is one (the
+    answer to HEAD, an answer that is streamed), so their content-length is kept; else our server counts the body."""
     dropped = _connection_options(headers) | _HOP_BY_HOP | _RESPONSE_OURS
     if not head:
         dropped |= {b"content-length"}
@@ -78,12 +80,26 @@ def _forwarded(request: Request) -> Headers:
     chain = [value for name, value in request.headers if name == b"x-forwarded-for"]
     host = request.header(b"x-forwarded-host") or request.header(b"host") or b""
     via = [value for name, value in request.headers if name == b"via"]
+    hops = [value for name, value in request.headers if name == b"forwarded"]
+    hops.append(_hop(peer, host, request.scheme.encode()))
     return [
+        (b"forwarded", b", ".join(hops)),
         (b"x-forwarded-for", b", ".join([*chain, peer])),
         (b"x-forwarded-proto", request.scheme.encode()),
         (b"x-forwarded-host", host),
         (b"via", b", ".join([*via, request.http_version.encode() + b" " + _PSEUDONYM])),
     ]
+
+
+def _hop(peer: bytes, host: bytes, scheme: bytes) -> bytes:
+    """One element of `Forwarded` (RFC 7239 §4). A peer without an address is "unknown"."""
+    if b":" in peer:
+        peer = b'"[' + peer + b']"'
+    elif not peer[:1].isdigit():
+        peer = b"unknown"
+    if host.translate(None, b'"\\') != host:
+        host = b""
+    return b"for=" + peer + (b';host="' + host + b'"' if host else b"") + b";proto=" + scheme
 
 
 def _connection_options(headers: Headers) -> frozenset[bytes]:

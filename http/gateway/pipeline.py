@@ -3,10 +3,12 @@
 Runs in the connection's task, free of ASGI. It owns one deadline a request; the actors it asks own the state.
 """
 
+import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import structlog
 import trio
@@ -23,12 +25,13 @@ from actors.runtime import Reject
 from backends.ports.stores import AuditEntry
 from gateway import ids
 from gateway.address import limit_key
+from gateway.asgi_types import Receive, Scope, Send
 from gateway.cors import METHODS, CorsPolicy, decorate, is_preflight, preflight
 from gateway.identity import without_identity
 from gateway.limits import Buckets, LimitPlan, together
 from gateway.problem import ProblemError, problem
 from gateway.refusals import Challenges, of_failure, other_method, over_limit, timed_out, unavailable
-from gateway.request import Request, Response
+from gateway.request import ClientGone, Duplex, Request, Response, Wire
 from gateway.services.events import audit_event, outcome
 
 log = structlog.get_logger(__name__)
@@ -51,13 +54,29 @@ class Teller(Protocol):
 
 
 class Target(Protocol):
-    """Where a route leads. *audited*: its requests are audited by the gateway, as nobody else does it."""
+    """Where a route leads. *audited*: its requests are audited by the gateway, as nobody else does it.
+
+    *streams*: it reads the body and may write its answer through `request.wire`; others get the body whole.
+    """
 
     audited: bool
+    streams: bool
 
     async def handle(self, request: Request, resolved: Resolved) -> Response:
         """Answer, or raise: `ProblemError`, an `ActorError`, anything else for a 500. Cancelled at the deadline."""
         ...
+
+
+@runtime_checkable
+class WebSocketTarget(Protocol):
+    """A target that an application may be talked to through by WebSocket."""
+
+    async def websocket(
+        self, request: Request, resolved: Resolved, scope: Scope, receive: Receive, send: Send
+    ) -> None: ...
+
+
+Admission = Response | tuple[WebSocketTarget, Resolved]
 
 
 class TargetLookup(Protocol):
@@ -82,6 +101,9 @@ class _Exchange:
     verdict: Verdict | None = None
     refused: bool = False
     audited: bool = False
+    status: int = 0
+    """Of an answer that is on its way, streamed."""
+    deadline: trio.CancelScope = field(default_factory=trio.CancelScope)
 
 
 class _Refused(Exception):
@@ -137,17 +159,47 @@ class Pipeline:
         )
 
     async def handle(self, request: Request) -> Response:
-        """Answer *request*. Never raises but for cancellation; work that actors were asked for goes on then."""
+        """Answer *request*. Raises ClientGone, and nothing else but for cancellation; work that actors were asked
+        for goes on then. A response that is `sent` was streamed."""
         exchange = _Exchange(request, trio.current_time())
         if is_preflight(request):
             return self._count(exchange, self._with_id(request, preflight(self._policy.cors, request)))
         try:
-            response = await self._answer(exchange)
-        except BaseException:  # cancelled: the connection is cut; what was forwarded may have happened
+            response = await self._answer(exchange, partial(self._stages, exchange))
+        except BaseException:  # cancelled, or nobody is there: what was forwarded may have happened
             if exchange.audited:
                 self._audit(exchange, "failed", 0)
             raise
+        if response.sent:
+            if exchange.audited:
+                self._audit(exchange, outcome(response.status), response.status)
+            return response
         return self._finish(exchange, response)
+
+    def leads_upstream(self, path: str) -> bool:
+        """Whether the route of *path* leads out of this process."""
+        found = self._table.current.lookup(path)
+        return found is not None and not isinstance(found[0].target, str)
+
+    async def admit_websocket(self, request: Request) -> Admission:
+        """Let the handshake *request* through the stages: who is to have it, or the answer that refuses it."""
+        admitted: list[tuple[WebSocketTarget, Resolved]] = []
+
+        async def stages() -> Response:
+            resolved = await self._admit(exchange)
+            target = self._targets.of(resolved.route)
+            if not isinstance(target, WebSocketTarget):
+                raise ProblemError(403, "no WebSocket is served here")
+            admitted.append((target, resolved))
+            return Response(101)
+
+        exchange = _Exchange(request, trio.current_time())
+        response = await self._answer(exchange, stages)
+        if not admitted:
+            return self._finish(exchange, response)
+        self._count(exchange, response)
+        self._audit(exchange, outcome(response.status), response.status)
+        return admitted[0]
 
     def refuse(self, request: Request, error: ProblemError) -> Response:
         """The answer to a request that is none: it could not be read. Dressed like any other answer."""
@@ -155,31 +207,35 @@ class Pipeline:
 
     # The stages.
 
-    async def _answer(self, exchange: _Exchange) -> Response:
+    async def _answer(self, exchange: _Exchange, stages: Callable[[], Awaitable[Response]]) -> Response:
         request = exchange.request
+        exchange.deadline.deadline = exchange.started + self._timeout
         try:
-            with trio.move_on_after(self._timeout):
-                return await self._stages(exchange)
+            with exchange.deadline:
+                return await stages()
             return timed_out(self._timeout).response(request.id)
         except _Refused as refused:
             exchange.refused = True
             return refused.problem.response(request.id)
+        except ClientGone:
+            raise
         except Exception as error:
+            if exchange.status:
+                return self._cut(exchange, error)
             foreseen = of_failure(error)
             if foreseen is not None:
                 return foreseen.response(request.id)
             log.exception("a request failed", request_id=request.id, route=exchange.route)
             return problem(500, "the server failed; the request's id is in its log", request.id)
 
-    async def _stages(self, exchange: _Exchange) -> Response:
+    async def _admit(self, exchange: _Exchange) -> Resolved:
+        """Limits, authentication, routing."""
         request = exchange.request
         request.headers = without_identity(request.headers)
         if request.method not in _METHODS:
             raise other_method(request.method, METHODS)
         if self._overloaded():
             raise unavailable("audits cannot be kept now, so nothing is done", 1.0)
-        if request.path == "*" and request.method == "OPTIONS":
-            return Response(204, [(b"allow", METHODS)])
         found = self._table.current.lookup(request.path)
         # What no route claims is asked for a token first: strangers learn nothing about which paths exist.
         auth = "required" if found is None else found[0].auth
@@ -194,9 +250,28 @@ class Pipeline:
                 await self._limit(exchange, plan.after_authentication(request.principal.subject))
         resolved = await self._resolve(request)
         exchange.route = resolved.route.prefix
+        return resolved
+
+    async def _stages(self, exchange: _Exchange) -> Response:
+        request = exchange.request
+        if request.path == "*" and request.method == "OPTIONS":
+            return Response(204, [(b"allow", METHODS)])
+        resolved = await self._admit(exchange)
         target = self._targets.of(resolved.route)
         exchange.audited = target.audited
+        if request.wire is not None:
+            if resolved.route.max_body is not None:
+                request.wire.body_limit = resolved.route.max_body
+            await self._connect_wire(exchange, request.wire, target.streams)
         return await target.handle(request, resolved)
+
+    async def _connect_wire(self, exchange: _Exchange, wire: Wire, streams: bool) -> None:
+        if streams:
+            exchange.request.wire = _DressedWire(self, exchange, wire)
+        elif wire.has_body:
+            exchange.deadline.deadline = math.inf  # a slow upload has deadlines of its own
+            exchange.request.body = await wire.read()
+            exchange.deadline.deadline = trio.current_time() + self._timeout
 
     async def _limit(self, exchange: _Exchange, buckets: Buckets) -> None:
         if not buckets:
@@ -235,15 +310,41 @@ class Pipeline:
             raise _Refused(self._challenges.of_routing(refused.error)) from None
         return resolved
 
+    async def upload(self, exchange: _Exchange, take: Callable[[], Awaitable[bytes]]) -> bytes:
+        """A part of the body. A slow upload has deadlines of its own: the request's counts from the part on."""
+        if exchange.status:
+            return await take()
+        exchange.deadline.deadline = math.inf
+        try:
+            return await take()
+        finally:
+            if not exchange.status:  # an answer that has begun meanwhile takes as long as it does
+                exchange.deadline.deadline = trio.current_time() + self._timeout
+
     # The answer.
 
+    def dress(self, exchange: _Exchange, response: Response) -> Response:
+        """The head of an answer that is streamed, as it goes out. From here on it may take as long as it does."""
+        exchange.status = response.status
+        exchange.deadline.deadline = math.inf
+        return self._dressed(exchange, response)
+
+    def _cut(self, exchange: _Exchange, error: Exception) -> Response:
+        """Too late for another answer: what the client got must not look whole."""
+        log.warning("an answer was cut short", request_id=exchange.request.id, route=exchange.route, error=repr(error))
+        if exchange.request.wire is not None:
+            exchange.request.wire.cut()
+        return Response(exchange.status, sent=True)
+
     def _finish(self, exchange: _Exchange, response: Response) -> Response:
-        request = exchange.request
         if exchange.refused:
             self._audit(exchange, "denied", response.status)
         elif exchange.audited:
             self._audit(exchange, outcome(response.status), response.status)
-        headers = response.headers
+        return self._dressed(exchange, response)
+
+    def _dressed(self, exchange: _Exchange, response: Response) -> Response:
+        request, headers = exchange.request, response.headers
         if exchange.verdict is not None:
             kept = [item for item in headers if item[0] not in _REPLACED]
             headers = kept + self._limit_headers.build(exchange.verdict)
@@ -274,3 +375,31 @@ class Pipeline:
             client=request.client,
         )
         self._publisher.try_tell(Publish(audit_event(entry, request.traceparent)))
+
+
+class _DressedWire:
+    """The client's wire as a target gets it: the head it starts goes out like any other answer's."""
+
+    def __init__(self, pipeline: Pipeline, exchange: _Exchange, wire: Wire) -> None:
+        self._pipeline = pipeline
+        self._exchange = exchange
+        self._wire = wire
+        self.has_body = wire.has_body
+        self.length = wire.length
+        self.body_limit = wire.body_limit
+        self.switches = wire.switches
+        self.wait_closed = wire.wait_closed
+        self.write = wire.write
+        self.cut = wire.cut
+
+    async def receive(self) -> bytes:
+        return await self._pipeline.upload(self._exchange, self._wire.receive)
+
+    async def read(self) -> bytes:
+        return await self._pipeline.upload(self._exchange, self._wire.read)
+
+    async def start(self, response: Response) -> None:
+        await self._wire.start(self._pipeline.dress(self._exchange, response))
+
+    async def switch(self, response: Response) -> Duplex:
+        return await self._wire.switch(self._pipeline.dress(self._exchange, response))

@@ -2,21 +2,23 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-
-import httpx
+from typing import cast
 
 from actors.router.messages import Resolved, Route
 from gateway.asgi_target import AsgiApp, AsgiTarget, TargetError
 from gateway.pipeline import Asker, Target
+from gateway.proxy.balance import Balance
+from gateway.proxy.origin import Origins
+from gateway.proxy.target import UpstreamTarget
 from gateway.request import Request, Response
 from gateway.services.messages import ServiceRequest
-from gateway.upstream import UpstreamTarget
 
 
 class ServiceTarget:
     """The target kind `service:NAME`: an actor of this tree. It audits its requests itself."""
 
     audited = False
+    streams = False
 
     def __init__(self, service: Asker) -> None:
         self._service = service
@@ -39,12 +41,12 @@ class Targets:
         self,
         services: Mapping[str, Asker],
         apps: Mapping[str, AsgiApp],
-        transport: httpx.AsyncBaseTransport,
+        origins: Origins,
     ) -> None:
-        self._transport = transport
+        self._origins = origins
         self._fixed: dict[str, Target] = {f"service:{name}": ServiceTarget(ref) for name, ref in services.items()}
         self._fixed.update({name: AsgiTarget(app) for name, app in apps.items()})
-        self._upstreams: dict[tuple[str, ...], UpstreamTarget] = {}
+        self._upstreams: dict[tuple[tuple[str, ...], str], UpstreamTarget] = {}
 
     def check(self, routes: Iterable[Route]) -> None:
         """Raise TargetError for the first route whose target does not exist. Call it before a reload."""
@@ -58,7 +60,9 @@ class Targets:
         target = route.target
         if isinstance(target, str):
             return self._fixed[target]
-        upstream = self._upstreams.get(target)
+        key = (target, route.balance)
+        upstream = self._upstreams.get(key)
         if upstream is None:
-            upstream = self._upstreams[target] = UpstreamTarget(target, self._transport)
+            origins = [self._origins.of(url) for url in target]
+            upstream = self._upstreams[key] = UpstreamTarget(origins, cast(Balance, route.balance))
         return upstream

@@ -1,13 +1,15 @@
 """A crashed stage costs callers time, not errors."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 import trio
 
 from tests.flow.load import Outcome, reader, writer
-from tests.flow.server import Server, eventually
+from tests.flow.server import Server, running
 
 pytestmark = pytest.mark.process
 
@@ -20,8 +22,6 @@ async def under_load(server: Server, seconds: float, connections: int, disturb) 
     token = await trio.to_thread.run_sync(server.token)
     outcome = Outcome()
     with server.client(token) as client:
-        # The server is shared: a test before this one may have left a stage in backoff.
-        eventually(lambda: create(client), within=40)
         ids = [create(client) for _ in range(20)]
     async with trio.open_nursery() as nursery:
         for n in range(connections):
@@ -69,7 +69,14 @@ async def test_stages_killed_under_load_for_a_minute_fail_no_request(server):
     await run_with_killed_stages(server, 60)
 
 
-async def test_a_hundred_kills_of_one_actor_within_five_seconds_leave_the_others_serving(server):
+@pytest.fixture
+def server_of_its_own(tmp_path: Path) -> Iterator[Server]:
+    with running(tmp_path, allow_kill=True) as server:
+        yield server
+
+
+async def test_a_hundred_kills_of_one_actor_within_five_seconds_leave_the_others_serving(server_of_its_own):
+    server = server_of_its_own  # it ends deep in backoff: nobody else's promise holds on it
     pid = server.process.pid
 
     async def disturb() -> None:
@@ -85,3 +92,18 @@ async def test_a_hundred_kills_of_one_actor_within_five_seconds_leave_the_others
     assert outcome.answers[200] > 0
     assert {failure for failure in outcome.failures if "504" not in failure and "503" not in failure} == set()
     assert server.restarts()["rate_limiter"] >= 3, "it came back, in backoff the more often it was killed"
+
+
+async def test_a_sigterm_under_load_lets_every_request_end(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+
+        async def stop() -> None:
+            await trio.sleep(1)
+            assert await trio.to_thread.run_sync(server.stop) == 0
+
+        outcome = await under_load(server, 40, 16, stop)
+        assert outcome.answers[200] > 0
+        assert outcome.answers[201] > 0
+        # Who found the server gone is no failure here; a wrong answer is.
+        assert [failure for failure in outcome.failures if "Error" not in failure] == []
+        assert [line["event"] for line in server.log_lines() if "were cut" in line["event"]] == []

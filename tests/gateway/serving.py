@@ -8,7 +8,7 @@ import trio
 
 from actors.metrics import Metrics
 from gateway.asgi_types import App, Receive, Scope, Send
-from gateway.connection import ConnectionLimits
+from gateway.http1.connection import ConnectionLimits
 from gateway.server import Server, ServerLimits
 from gateway.sockets import open_sockets
 

@@ -303,6 +303,33 @@ async def test_a_drain_lets_requests_end_and_then_closes() -> None:
 # Caps.
 
 
+async def test_a_request_that_waits_behind_an_answer_begun_before_the_drain_does_not_hold_it_up() -> None:
+    """That answer's head could not say `Connection: close` yet; the client has the next request to repeat."""
+    begun, go = trio.Event(), trio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+        begun.set()
+        await go.wait()
+        await send({"type": "http.response.body", "body": b"hello"})
+
+    async with serving(app) as here, await here.connect() as stream, trio.open_nursery() as nursery:
+        await stream.send_all(GET + GET)
+        await begun.wait()
+        drained: list[bool] = []
+
+        async def drain() -> None:
+            drained.append(await here.server.drain(5.0))
+
+        nursery.start_soon(drain)
+        await trio.sleep(0.05)
+        go.set()
+        assert (await read_answer(stream)).endswith(b"hello")
+        assert await is_closed(stream)
+        await until(lambda: bool(drained))
+        assert drained == [True]
+
+
 async def test_more_connections_than_the_cap_are_closed_at_once() -> None:
     async with serving(hello, max_connections=2) as here:
         async with await here.connect() as one, await here.connect() as two, await here.connect() as three:

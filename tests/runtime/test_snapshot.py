@@ -7,7 +7,19 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.runtime import Mailbox
-from tests.runtime.support import AnswerLater, Asking, Crash, Echo, Hold, Journal, child, open_system, state_of, tree
+from tests.runtime.support import (
+    AnswerLater,
+    Asking,
+    Crash,
+    Echo,
+    Hold,
+    Journal,
+    Scripted,
+    child,
+    open_system,
+    state_of,
+    tree,
+)
 
 
 async def test_it_has_the_shape_of_the_tree(autojump_clock: MockClock) -> None:
@@ -63,3 +75,13 @@ async def test_it_shows_restarts_and_the_last_error(autojump_clock: MockClock) -
         await trio.sleep(1)
         node = state_of(system, "a")
         assert (node["state"], node["incarnation"], node["restarts"]) == ("ready", 3, 2)
+
+
+async def test_it_shows_what_an_actor_tells_of_itself(autojump_clock: MockClock) -> None:
+    class Telling(Scripted):
+        def describe(self) -> dict[str, int]:
+            return {"connections": 3}
+
+    async with open_system(tree(child("a", Journal(), Telling), child("b", Journal()))) as system:
+        assert state_of(system, "a")["detail"] == {"connections": 3}
+        assert state_of(system, "b")["detail"] == {}

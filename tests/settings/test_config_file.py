@@ -44,5 +44,7 @@ def test_its_example_route_is_a_route_once_uncommented(tmp_path: Path) -> None:
         target=("http://127.0.0.1:9000",),
         auth="required",
         scopes={"GET": "orders:read", "*": "orders:write"},
+        max_body=4 * 1024 * 1024,
+        health="/healthz",
     )
     assert all(re.search(rf"(?m)^# {field.name} = ", CONFIG.read_text()) for field in fields(Route))
