@@ -103,11 +103,11 @@ class LetterLog:
 
     async def _sum_up(self) -> None:
         with self._scope:
-            while self._more:  # those since the last line, the first one included
+            while self._more is not None:
                 await trio.sleep(self.INTERVAL)
-                more, self._more = self._more, Counter()
+                more = self._more
+                self._more = Counter() if more else None
                 self._write(more)
-            self._more = None
 
     def _write(self, more: Counter[Reason] | None) -> None:
         if more:

@@ -5,6 +5,7 @@ An error stops the tree from opening. A doubt is one line of warning with the tw
 
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import accumulate
 
 from actors.runtime.backoff import Backoff
@@ -32,7 +33,7 @@ def doubts(tree: Supervisor, shutdown_deadline: float) -> list[str]:
     """A line for each thing about *tree*, which is valid, that will hardly do what it says."""
     total = sum(node.shutdown for node in tree.walk() if isinstance(node, Child))
     found = []
-    if total > shutdown_deadline:
+    if total > shutdown_deadline + 1e-6:  # shares of a whole may add up to a little more than it
         found.append(
             f"the shutdown budgets of all children are {total:g} s together, above the system's "
             f"shutdown_deadline={shutdown_deadline:g} s: if several need theirs, those that stop last are cut off"
@@ -47,8 +48,8 @@ def _doubts_about_restarts(node: Spec) -> Iterator[str]:
     if isinstance(node, Child) or not node.intensity:  # with 0 nothing is ever restarted
         return
     for backoff, ids in _restarted(node).items():
-        if (node.intensity, node.period, backoff) == (Supervisor("").intensity, Supervisor("").period, Backoff()):
-            continue  # nobody chose these: what they do together is documented
+        if _are_defaults(node.intensity, node.period, backoff):
+            continue  # nobody chose these; what they do together is documented
         most, after = outlook(backoff, node.intensity, node.period)
         which = ids[0] if len(ids) == 1 else f"{ids[0]} (and {len(ids) - 1} more)"
         if after is None:
@@ -62,6 +63,15 @@ def _doubts_about_restarts(node: Spec) -> Iterator[str]:
                 f"{node.id} gives up {after:g} s after {which} begins to fail at every start: with its backoff, "
                 f"intensity={node.intensity} in period={node.period:g} s is exceeded that soon"
             )
+
+
+def _are_defaults(intensity: int, period: float, backoff: Backoff) -> bool:
+    default = Supervisor("")
+    return (intensity, period, replace(backoff, jitter=0.0)) == (
+        default.intensity,
+        default.period,
+        replace(default.backoff, jitter=0.0),
+    )
 
 
 def _restarted(node: Supervisor | Pool | DynamicSupervisor) -> dict[Backoff, list[str]]:
