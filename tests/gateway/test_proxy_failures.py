@@ -89,6 +89,17 @@ async def test_an_upstream_that_is_too_slow_is_a_gateway_timeout() -> None:
         assert await refused_with(asked(), peer.url, limits=ProxyLimits(response=0.05)) == 504
 
 
+async def test_an_answer_before_the_end_of_a_large_request_is_the_answer() -> None:
+    async def refuse(peer: Peer, head: bytes) -> None:
+        await peer.say(said(b"413 Content Too Large", b"Connection: close", body=b"no"))
+        await peer.stream.send_eof()
+        await trio.sleep(0.05)
+        await peer.body(1 << 20)
+
+    async with upstream(refuse) as peer:
+        assert (await forward(asked("/o", "POST", b"x" * (1 << 20)), peer.url)).status == 413
+
+
 async def test_an_upstream_that_takes_no_request_is_a_gateway_timeout() -> None:
     body = b"x" * (32 << 20)
     async with upstream(hang) as peer:
