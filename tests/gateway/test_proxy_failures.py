@@ -8,6 +8,7 @@ from gateway.problem import ProblemError
 from gateway.proxy.breaker import HealthPolicy
 from gateway.proxy.limits import ProxyLimits
 from gateway.proxy.reader import MAX_HEAD
+from gateway.proxy.target import UpstreamTarget
 from tests.gateway.proxying import (
     NO_RETRIES,
     FakeWire,
@@ -311,3 +312,45 @@ async def test_a_request_does_not_wait_for_a_connection_for_ever() -> None:
             assert caught.value.status == 503
             nursery.cancel_scope.cancel()
             await wait_all_tasks_blocked()
+
+
+async def test_a_turn_that_comes_to_one_who_has_left_goes_to_the_next() -> None:
+    answered = 0
+
+    async def ask(target: UpstreamTarget, scope: trio.CancelScope) -> None:
+        nonlocal answered
+        with scope:
+            await target.handle(asked(), to())
+            answered += 1
+
+    async with upstream(HERE, HERE) as peer:
+        with proxy(peer.url, limits=ProxyLimits(max_connections=1)) as target:
+            origin = target._origins[0]
+            held = await origin.acquire()
+            leaves, stays = trio.CancelScope(), trio.CancelScope()
+            async with trio.open_nursery() as nursery:
+                for scope in (leaves, stays):
+                    nursery.start_soon(ask, target, scope)
+                    await wait_all_tasks_blocked(0.01)
+                origin.discard(held)
+                leaves.cancel()
+    assert answered == 1
+
+
+async def test_nobody_overtakes_one_who_waits() -> None:
+    order: list[str] = []
+
+    async def ask(target: UpstreamTarget, name: str) -> None:
+        await target.handle(asked(), to())
+        order.append(name)
+
+    async with upstream(*[HERE] * 3) as peer:
+        with proxy(peer.url, limits=ProxyLimits(max_connections=1)) as target:
+            held = await target._origins[0].acquire()
+            async with trio.open_nursery() as nursery:
+                for name in ("first", "second"):
+                    nursery.start_soon(ask, target, name)
+                    await wait_all_tasks_blocked(0.01)
+                target._origins[0].discard(held)
+                await ask(target, "third")
+    assert order == ["first", "second", "third"]
