@@ -324,7 +324,7 @@ async def test_a_turn_that_comes_to_one_who_has_left_goes_to_the_next() -> None:
             answered += 1
 
     async with upstream(HERE, HERE) as peer:
-        with proxy(peer.url, limits=ProxyLimits(max_connections=1)) as target:
+        with proxy(peer.url, limits=ProxyLimits(max_connections=1, pending=60)) as target:
             origin = target._origins[0]
             held = await origin.acquire()
             leaves, stays = trio.CancelScope(), trio.CancelScope()
@@ -337,7 +337,8 @@ async def test_a_turn_that_comes_to_one_who_has_left_goes_to_the_next() -> None:
     assert answered == 1
 
 
-async def test_nobody_overtakes_one_who_waits() -> None:
+@pytest.mark.parametrize("kept", [True, False])
+async def test_nobody_overtakes_one_who_waits(kept: bool) -> None:
     order: list[str] = []
 
     async def ask(target: UpstreamTarget, name: str) -> None:
@@ -345,12 +346,13 @@ async def test_nobody_overtakes_one_who_waits() -> None:
         order.append(name)
 
     async with upstream(*[HERE] * 3) as peer:
-        with proxy(peer.url, limits=ProxyLimits(max_connections=1)) as target:
+        with proxy(peer.url, limits=ProxyLimits(max_connections=1, pending=60)) as target:
             held = await target._origins[0].acquire()
             async with trio.open_nursery() as nursery:
                 for name in ("first", "second"):
                     nursery.start_soon(ask, target, name)
                     await wait_all_tasks_blocked(0.01)
-                target._origins[0].discard(held)
+                held.reader.complete = held.reader.keep_alive = kept
+                target._origins[0].release(held)
                 await ask(target, "third")
     assert order == ["first", "second", "third"]

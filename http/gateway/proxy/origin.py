@@ -114,9 +114,6 @@ class Origin:
                         break
             if not self._idle and self._open >= self.limits.max_connections:
                 raise Busy
-        except trio.Cancelled:
-            self._free.unpark()  # the turn may have been given to it just now
-            raise
         finally:
             self._waiting -= 1
         return self._take_idle() or await self._connect()
