@@ -8,6 +8,7 @@ from gateway.problem import ProblemError
 from gateway.proxy.breaker import HealthPolicy
 from gateway.proxy.limits import ProxyLimits
 from gateway.proxy.reader import MAX_HEAD
+from gateway.proxy.target import UpstreamTarget
 from tests.gateway.proxying import (
     NO_RETRIES,
     FakeWire,
@@ -87,6 +88,17 @@ async def test_without_a_wire_an_upstream_that_says_too_much_is_a_bad_gateway() 
 async def test_an_upstream_that_is_too_slow_is_a_gateway_timeout() -> None:
     async with upstream(hang) as peer:
         assert await refused_with(asked(), peer.url, limits=ProxyLimits(response=0.05)) == 504
+
+
+async def test_an_answer_before_the_end_of_a_large_request_is_the_answer() -> None:
+    async def refuse(peer: Peer, head: bytes) -> None:
+        await peer.say(said(b"413 Content Too Large", b"Connection: close", body=b"no"))
+        await peer.stream.send_eof()
+        await trio.sleep(0.05)
+        await peer.body(1 << 20)
+
+    async with upstream(refuse) as peer:
+        assert (await forward(asked("/o", "POST", b"x" * (1 << 20)), peer.url)).status == 413
 
 
 async def test_an_upstream_that_takes_no_request_is_a_gateway_timeout() -> None:
@@ -300,3 +312,47 @@ async def test_a_request_does_not_wait_for_a_connection_for_ever() -> None:
             assert caught.value.status == 503
             nursery.cancel_scope.cancel()
             await wait_all_tasks_blocked()
+
+
+async def test_a_turn_that_comes_to_one_who_has_left_goes_to_the_next() -> None:
+    answered = 0
+
+    async def ask(target: UpstreamTarget, scope: trio.CancelScope) -> None:
+        nonlocal answered
+        with scope:
+            await target.handle(asked(), to())
+            answered += 1
+
+    async with upstream(HERE, HERE) as peer:
+        with proxy(peer.url, limits=ProxyLimits(max_connections=1, pending=60)) as target:
+            origin = target._origins[0]
+            held = await origin.acquire()
+            leaves, stays = trio.CancelScope(), trio.CancelScope()
+            async with trio.open_nursery() as nursery:
+                for scope in (leaves, stays):
+                    nursery.start_soon(ask, target, scope)
+                    await wait_all_tasks_blocked(0.01)
+                origin.discard(held)
+                leaves.cancel()
+    assert answered == 1
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_nobody_overtakes_one_who_waits(kept: bool) -> None:
+    order: list[str] = []
+
+    async def ask(target: UpstreamTarget, name: str) -> None:
+        await target.handle(asked(), to())
+        order.append(name)
+
+    async with upstream(*[HERE] * 3) as peer:
+        with proxy(peer.url, limits=ProxyLimits(max_connections=1, pending=60)) as target:
+            held = await target._origins[0].acquire()
+            async with trio.open_nursery() as nursery:
+                for name in ("first", "second"):
+                    nursery.start_soon(ask, target, name)
+                    await wait_all_tasks_blocked(0.01)
+                held.reader.complete = held.reader.keep_alive = kept
+                target._origins[0].release(held)
+                await ask(target, "third")
+    assert order == ["first", "second", "third"]

@@ -41,7 +41,12 @@ class Exchange:
         self._transport.sent = False
         if self._outgoing.source is not None:
             return await self._run_both(first, self._outgoing.source)
-        await self._transport.send_all(first)
+        try:
+            await self._transport.send_all(first)
+        except Broken:
+            if not self._transport.sent:
+                raise
+            # It may have answered before it closed, with 413 say; if not, the reader finds out.
         self._patience.deadline = trio.current_time() + self._limits.response
         return await self._answer()
 
@@ -55,7 +60,7 @@ class Exchange:
             try:
                 await self._send_body(first, source)
             except Broken:
-                pass  # it may have answered before it closed, with 413 say; if not, the reader finds out
+                pass  # as in `run`
             except Exception as error:
                 failure = error
                 nursery.cancel_scope.cancel()

@@ -124,9 +124,15 @@ class Reader:
         self._framed = self._framed or self.length is not None
 
     def on_body(self, body: bytes) -> None:
-        if not self.complete:
-            self._parts.append(body)
-            self.held += len(body)
+        if self.complete:  # of an answer to HEAD
+            self._extra = True
+            return
+        self._parts.append(body)
+        self.held += len(body)
+
+    def on_chunk_header(self) -> None:
+        if self.complete:
+            self._extra = True
 
     def on_message_complete(self) -> None:
         if self._interim:
