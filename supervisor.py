@@ -93,12 +93,13 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
         _child("admin", partial(FrontEnd, "admin", admin(False), sockets.admin, metrics)),
         _child("control", partial(FrontEnd, "control", admin(True), sockets.control, metrics)),
         Supervisor("state", strategy="one_for_one", intensity=None, children=[
-            _child("storage", partial(StorageWriter, engine.entities(), metrics)),
+            _child("storage", partial(StorageWriter, engine.entities(), metrics), shutdown=20.0),
             _child("storage_reader", partial(StorageReader, engine.entities(), metrics), on_crash="retry_once"),
             _child("storage_scans", partial(StorageScans, engine.entities(), metrics), on_crash="retry_once"),
-            _child("event_log", partial(EventLogActor, engine.event_log(), values.topics(settings), metrics)),
+            _child("event_log", partial(EventLogActor, engine.event_log(), values.topics(settings), metrics),
+                   shutdown=20.0),
             _child("storage_maintenance", partial(StorageMaintenance, values.housekeeping(engine, settings), metrics)),
-            _child("publisher", partial(Publisher, parts.events, metrics)),
+            _child("publisher", partial(Publisher, parts.events, metrics), shutdown=20.0),
         ]),
         # On the request path nobody gives up: a child that keeps failing stays in capped backoff, and
         # /readyz says so.
@@ -123,7 +124,7 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
             _child("search", partial(Consumer, "search", (ENTITY_CHANGED,), SearchHandler(engine.search()), **group)),
             _child("invalidation", partial(CacheInvalidation, metrics=metrics)),
             _child("deliveries", partial(Deliveries, engine.deliveries(), values.webhook_sender(settings),
-                                         values.email_sender(settings), **group)),
+                                         values.email_sender(settings), **group), shutdown=20.0),
         ]),
         Supervisor("routing", intensity=None, children=[
             *(_child(name, partial(AsgiLifespan, app)) for name, app in parts.apps.items()),
@@ -133,11 +134,12 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
         ]),
         _child("front_end", partial(FrontEnd, "public", partial(public_app, parts), sockets.public, metrics,
                                     values.server_limits(settings), log_requests=settings.log.requests,
-                                    tls=parts.tls, extra_head=values.extra_head(settings))),
+                                    tls=parts.tls, extra_head=values.extra_head(settings)), shutdown=20.0),
     ])  # fmt: skip
 
 
 def _child(id: str, factory: Callable[[], Any], **options: Any) -> Child:
+    """`shutdown` (default 5.0) is its share of `shutdown_deadline` beside those of the others: see `budgets.py`."""
     return Child(id, factory, mailbox=Mailbox(4096), **options)
 
 

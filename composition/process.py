@@ -12,9 +12,21 @@ import trio
 
 from actors.rate_limiter import messages as limiter_messages
 from actors.router import messages as router_messages
-from actors.runtime import ActorError, ActorExited, ActorReady, Event, Supervisor, System, describe, open_system
+from actors.runtime import (
+    ActorError,
+    ActorExited,
+    ActorReady,
+    ActorTakenDown,
+    Event,
+    Supervisor,
+    System,
+    describe,
+    open_system,
+)
 from composition import values
+from composition.actor_metrics import expose
 from composition.apps import targets
+from composition.budgets import within
 from composition.listening import Listening
 from composition.parts import Parts
 from gateway.asgi_target import TargetError
@@ -34,8 +46,11 @@ async def serve(declared: Supervisor, parts: Parts, sockets: Listening, reread: 
     with trio.open_signal_receiver(*STOP, signal.SIGHUP) as signals, closing(parts.origins):
         async with (
             parts.engine.opened(),
-            open_system(declared, shutdown_deadline=deadline, observer=partial(_observe, parts)) as system,
+            open_system(
+                within(declared, deadline), shutdown_deadline=deadline, observer=partial(_observe, parts), metrics=True
+            ) as system,
         ):
+            expose(parts.metrics, system)
             await _look_after_upstreams(parts, system)
             # Everything that lives as long as the process is there: no collection needs to look at it again.
             gc.collect()
@@ -104,9 +119,9 @@ async def _look_after_upstreams(parts: Parts, system: System) -> None:
 
 def _observe(parts: Parts, event: Event) -> None:
     """One line for each exit, with what comes next."""
-    if isinstance(event, ActorExited) and event.next == "restart":
+    if isinstance(event, ActorExited | ActorTakenDown) and event.next == "restart":
         parts.restarts.inc(event.actor)
-    if isinstance(event, ActorReady):
+    if isinstance(event, ActorReady | ActorTakenDown):
         log.debug(describe(event), actor=event.actor)
         return
     error = event.exit.error if isinstance(event, ActorExited) else getattr(event, "error", None)

@@ -27,6 +27,7 @@ from actors.runtime.errors import (
 from actors.runtime.events import (
     ActorExited,
     ActorReady,
+    ActorTakenDown,
     Event,
     Exit,
     LaterDropped,
@@ -52,6 +53,7 @@ __all__ = [
     "ActorReady",
     "ActorRestarting",
     "ActorStopped",
+    "ActorTakenDown",
     "AskCycle",
     "AskTimeout",
     "Backoff",

@@ -11,7 +11,7 @@ import trio
 
 from actors.runtime.envelope import Envelope
 from actors.runtime.errors import ActorCrashed, InjectedCrash
-from actors.runtime.events import ActorExited, ActorReady, Exit
+from actors.runtime.events import ActorExited, ActorReady, ActorTakenDown, Exit, Next
 from actors.runtime.inbox import Inbox
 from actors.runtime.incarnation import Incarnation
 from actors.runtime.monitors import Monitors
@@ -92,6 +92,8 @@ class Cell(Inbox):
             self.set_state("stopping")
             current.request_stop(drain=final)
             await current.exited.wait()
+        if current is not None and current.exit is not None:  # by itself, and nobody came to decide about it
+            self.report_exit(current.exit, *self.parent.stop_leads_to(self, final=final))
         if final:
             self.close()
         elif not self.closed:
@@ -212,15 +214,26 @@ class Cell(Inbox):
         self.parent.child_exited(self, exit)
 
     def stopped(self, exit: Exit, error: BaseException | None, *, final: bool) -> None:
-        """The incarnation ended as it was asked to. What was asked for through the reference is reported,
-        and so is an *error* on the way; its supervisor has nothing to decide."""
+        """The incarnation ended as it was asked to; its supervisor has nothing to decide. *error*: on the way."""
+        delay, next = self.parent.stop_leads_to(self, final=final or self.ended)
         if self.ended or error is not None:
-            report = exit if error is None else Exit("crashed", error)
-            self.system.report(
-                ActorExited(self.id, report, self.restarts, 0.0, "end" if final or self.ended else "restart")
-            )
+            self.report_exit(exit if error is None else Exit("crashed", error), delay, next)
+        else:
+            self.report_exit(exit, delay, next, ActorTakenDown)
         if self.ended:
             self.close()
+
+    def report_exit(
+        self,
+        exit: Exit,
+        delay: float,
+        next: Next,
+        event: type[ActorExited] | type[ActorTakenDown] = ActorExited,
+    ) -> None:
+        """Once an incarnation, whoever comes first."""
+        if self._current is not None and not self._current.reported:
+            self._current.reported = True
+            self.system.report_exit(event(self.id, exit, self.restarts, delay, next))
 
     def answers_later(self, envelope: Envelope) -> bool:
         return self._current is not None and envelope in self._current.hand.laters

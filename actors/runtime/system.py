@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,13 +15,16 @@ from actors.runtime.cell import Cell
 from actors.runtime.dead_letters import DeadLetters
 from actors.runtime.dynamic import DynamicNode, DynamicRef
 from actors.runtime.errors import SupervisorGaveUp
-from actors.runtime.events import Event, Observer, log_event
+from actors.runtime.events import ActorExited, ActorTakenDown, Event, Observer, log_event
 from actors.runtime.measures import ActorMetrics
 from actors.runtime.nodes import build
 from actors.runtime.pool import PoolNode
 from actors.runtime.ref import Ref
-from actors.runtime.spec import Supervisor, validate
+from actors.runtime.spec import Supervisor
 from actors.runtime.supervision import Node, SupervisorNode
+from actors.runtime.validation import doubts, validate
+
+_log = logging.getLogger("actors.runtime")
 
 
 class System:
@@ -85,6 +89,11 @@ class System:
     def report(self, event: Event) -> None:
         self._observer(event)
 
+    def report_exit(self, event: ActorExited | ActorTakenDown) -> None:
+        """The stop of the system is one thing, and no news of each actor that it stops."""
+        if isinstance(event, ActorExited) or self.stop_by == math.inf:
+            self.report(event)
+
     def fail(self, error: BaseException) -> None:
         """End the system with *error*: cancels the body of `open_system`, which stops the tree in order."""
         if self.failure is None:
@@ -95,6 +104,7 @@ class System:
     async def _stop(self, deadline: float) -> None:
         """Stop the tree in order within *deadline* seconds, also whatever is stopping or restarting already."""
         self.stop_by = trio.current_time() + deadline
+        self.dead_letters.quiet()
         for node in self._nodes.values():
             if isinstance(node, Cell):
                 node.end_by(self.stop_by)
@@ -134,17 +144,21 @@ async def open_system(
         observer: is called with every runtime event, inline; it must not block or raise.
         metrics: keep the histograms that `System.metrics` reads.
 
-    Raises ValueError for a tree that cannot work, before anything runs; `SupervisorGaveUp`, bare, when a
+    Raises ValueError for a tree that cannot work, before anything runs; warns in the log about numbers that do not
+    go together (`actors.runtime.validation`). `SupervisorGaveUp`, bare, when a
     first start fails or the root's intensity is exceeded (the body is cancelled then). What the body raises
     comes out bare as well. Cancelled: the tree is stopped in order first, within the deadline.
     """
     validate(tree, shutdown_deadline)
+    for doubt in doubts(tree, shutdown_deadline):
+        _log.warning("%s", doubt)
     system = System(tree, rng or Random(), observer, metrics)
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
         try:
             with trio.CancelScope() as body:
                 system._body = body
+                system.dead_letters.log_in(nursery)
                 failure = await system.root.start(nursery)
                 if failure is not None:
                     raise failure.error or SupervisorGaveUp(f"{tree.id} was stopped while it started")
