@@ -32,7 +32,7 @@ PEERS: dict[str, Callable[[], Peer]] = {
     # In front of an upstream.
     "weir-proxy": WeirProxy,
     "fastapi-httpx": FastApiProxy,
-    "fastapi-httpx-streamed": lambda: FastApiProxy("streamed"),
+    "fastapi-httpx-whole": lambda: FastApiProxy("whole"),
     "nginx-proxy": NginxProxy,
     # The runtime's rows: Weir's actors, trio's channels without them, and the other actor library.
     "actors": lambda: Program(PYTHON, "bench.runtime.with_actors"),
