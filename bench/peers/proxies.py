@@ -46,7 +46,7 @@ auth = "none"
 
 class ProxyPeer(HttpPeer):
     kind = "proxy"
-    needs = ("nginx",)
+    needs: tuple[str, ...] = ("nginx",)
 
     def __init__(self) -> None:
         super().__init__()
