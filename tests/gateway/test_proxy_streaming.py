@@ -141,6 +141,7 @@ async def test_an_answer_that_stalls_is_cut() -> None:
 async def test_a_client_that_leaves_ends_a_stream_that_says_nothing() -> None:
     async def quiet(peer: Peer, head: bytes) -> None:
         await peer.say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        await wire.got(b"abc")
         wire.gone.set()
         assert await peer.request() == b"", "the proxy closes"
 
@@ -241,6 +242,12 @@ async def test_a_slow_upload_is_not_waited_for_by_the_answers_deadline() -> None
     async with upstream(take) as peer:
         answer = await forward(through(wire, "POST"), peer.url, limits=ProxyLimits(response=0.1))
     assert answer.body == b"x"
+
+
+async def test_after_a_streamed_upload_the_answers_deadline_holds() -> None:
+    async with upstream(hang) as peer:
+        wire = FakeWire([b"a", b"b", b"c"])
+        assert await refused_with(through(wire, "POST"), peer.url, limits=ProxyLimits(response=0.05)) == 504
 
 
 async def test_an_upstream_that_takes_no_body_holds_the_client_up() -> None:
