@@ -1,5 +1,7 @@
 """Bodies that pass through in parts, in both directions, and WebSockets."""
 
+from functools import partial
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -366,6 +368,22 @@ async def test_a_websocket_in_which_nobody_speaks_ends() -> None:
     async with upstream(silent) as peer:
         answer = await forward(through(FakeWire(), "GET", *ASKS), peer.url, limits=ProxyLimits(tunnel_idle=0.05))
     assert answer.status == 101
+
+
+async def test_a_websocket_in_which_somebody_speaks_goes_on() -> None:
+    async def echo(peer: Peer, head: bytes) -> None:
+        await peer.say(SWITCHING)
+        while data := await peer.stream.receive_some():
+            await peer.say(data)
+
+    wire = FakeWire()
+    async with upstream(echo) as peer, trio.open_nursery() as nursery:
+        nursery.start_soon(partial(forward, through(wire, "GET", *ASKS), peer.url, limits=ProxyLimits(tunnel_idle=0.5)))
+        for _ in range(4):
+            await trio.sleep(0.2)
+            await wire.to_proxy.send(b"ping")
+            assert await wire.from_proxy.receive() == b"ping"
+        wire.to_proxy.close()
 
 
 async def test_a_websocket_that_the_upstream_refuses_is_an_answer_like_any_other() -> None:
