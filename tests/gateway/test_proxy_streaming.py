@@ -350,6 +350,20 @@ async def test_a_websocket_is_tunnelled_until_the_client_ends() -> None:
     ]
 
 
+async def test_a_connection_that_was_a_websocket_carries_no_request() -> None:
+    async def echo(peer: Peer, head: bytes) -> None:
+        await peer.say(SWITCHING)
+        await peer.stream.receive_some()
+
+    async with upstream(echo, said(b"200 OK", body=b"x")) as peer:
+        with proxy(peer.url) as target:
+            wire = FakeWire()
+            wire.to_proxy.close()
+            await target.handle(through(wire, "GET", *ASKS), to())
+            assert target._origins[0].describe()["connections"] == 0
+            assert (await target.handle(asked(), to())).body == b"x"
+
+
 async def test_a_websocket_ends_with_its_upstream() -> None:
     async def bye(peer: Peer, head: bytes) -> None:
         await peer.say(SWITCHING)
