@@ -80,7 +80,7 @@ class Reader:
     @property
     def reusable(self) -> bool:
         """Whether the connection can take another request."""
-        return self.complete and self.keep_alive and not self._extra
+        return self.complete and self.keep_alive and not self._extra and self.status != 101
 
     # llhttp's callbacks.
 
