@@ -14,7 +14,6 @@ from gateway.http1.parser import split_target
 from gateway.paths import PathError, canonical
 from gateway.pipeline import Admission, Pipeline
 from gateway.problem import ProblemError
-from gateway.refusals import unavailable
 from gateway.request import ClientGone, Headers, Request, Response
 from gateway.server import NativeApp
 from gateway.trace import traceparent
@@ -58,6 +57,11 @@ class GatewayApp(NativeApp):
 
     async def serve(self, exchange: Exchange, ends: Ends) -> None:
         message = exchange.message
+        if self._in_flight >= self._max_in_flight:
+            exchange.request_id = self._new_id()
+            origin = next((value for name, value in message.headers if name == b"origin"), None)
+            await exchange.respond(self._pipeline.shed(exchange.request_id, origin))
+            return
         request = self._request(
             message.method, message.headers, "https" if ends.tls else "http", message.version, ends.client
         )
@@ -73,8 +77,6 @@ class GatewayApp(NativeApp):
         """Raises ClientGone."""
         try:
             request.path = _path(raw_path, request.method)
-            if self._in_flight >= self._max_in_flight:
-                raise unavailable("the server has as many requests at work as it may have", 1.0)
         except ProblemError as error:
             return self._pipeline.refuse(request, error)
         self._in_flight += 1
@@ -108,7 +110,10 @@ class GatewayApp(NativeApp):
         )  # fmt: skip
         request.wire = wire
         try:
-            response = await self._answer(request, scope["raw_path"])
+            if self._in_flight >= self._max_in_flight:
+                response = self._pipeline.shed(request.id, request.header(b"origin"))
+            else:
+                response = await self._answer(request, scope["raw_path"])
         except ClientGone:
             return
         if not response.sent:
