@@ -7,6 +7,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 MUTANTS_ARGS ?=
 BENCH_VENV := .venv-bench
+VEGETA := v12.13.0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-unit test-repeat test-long lint format bench mutants lock clean
@@ -64,7 +65,14 @@ $(BENCH_VENV)/.ready: bench/requirements.lock
 	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r bench/requirements.lock
 	@touch $@
 
-bench: $(BIN)/.ready $(BENCH_VENV)/.ready  ## compare with the peers (BENCH_ARGS=--quick for a first look)
+# For the constant-rate rows. Without Go, or without a network, the bench says which rows it skips.
+$(BENCH_VENV)/bin/vegeta: $(BENCH_VENV)/.ready
+	@if command -v go > /dev/null; then \
+	  GOBIN="$(CURDIR)/$(BENCH_VENV)/bin" go install github.com/tsenart/vegeta/v12@$(VEGETA) \
+	    || echo "bench: vegeta could not be installed; its rows will be skipped"; \
+	else echo "bench: no Go on PATH (https://go.dev/dl), so no vegeta"; fi
+
+bench: $(BIN)/.ready $(BENCH_VENV)/bin/vegeta  ## compare with the peers (BENCH_ARGS=--quick for a first look)
 	$(BENCH_VENV)/bin/python -m bench.flow $(BENCH_ARGS)
 
 mutants: $(BIN)/.ready-dev  ## change the runtime in small places: do its tests notice? (MUTANTS_ARGS="--sample 150")
@@ -73,7 +81,7 @@ mutants: $(BIN)/.ready-dev  ## change the runtime in small places: do its tests 
 lock: $(BIN)/.ready-dev  ## resolve the lock files anew (needs uv on PATH)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header bench/requirements.in -o bench/requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements.lock bench/requirements.in -o bench/requirements.lock
 
 clean:  ## remove what the targets made (not your data)
 	rm -rf $(VENV) $(BENCH_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -16,26 +16,33 @@ from settings_rules import Bind, Network
 
 __all__ = ["Bind", "Changes", "ConfigError", "Limit", "Network", "Route", "Settings", "describe_changes", "load"]
 
-_NO_TLS = "this build serves plain HTTP; leave it empty and terminate TLS in front of it"
 _EMBEDDED = "this build runs embedded in one process; leave it empty"
 _BUILT_IN = "this build validates tokens with its own Auth Service; leave it empty"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """The public listener. `drain_delay` is part of `shutdown_deadline`."""
+    """The public listener. `drain_delay` is part of `shutdown_deadline`. `tls_cert` and `tls_key` are absolute once
+    loaded, like `data.dir`; both or neither. `hsts`: whole seconds, 0 for no such header."""
 
     bind: Bind = setting("127.0.0.1:8000", rules.bind)
     workers: int = setting(1, rules.integer(1, 1, "embedded storage is one process; set it to 1"))
-    tls_cert: str = setting("", rules.refused(_NO_TLS))
-    tls_key: str = setting("", rules.refused(_NO_TLS))
+    tls_cert: Path | None = setting("", rules.optional_file)
+    tls_key: Path | None = setting("", rules.optional_file)
+    hsts: float = setting("365d", rules.duration)
     trusted_proxies: tuple[Network, ...] = setting([], rules.each(rules.network))
     request_timeout: float = setting("10s", rules.positive)
     max_body: int = setting("1MiB", rules.size)
+    max_head: int = setting("32KiB", rules.size)
+    max_header_fields: int = setting(128, rules.integer(1))
+    max_in_flight: int = setting(512, rules.integer(1))
     max_connections: int = setting(4096, rules.integer(1))
     max_connections_per_address: int = setting(1024, rules.integer(1))
     keep_alive_timeout: float = setting("75s", rules.positive)
     header_timeout: float = setting("10s", rules.positive)
+    handshake_timeout: float = setting("10s", rules.positive)
+    body_timeout: float = setting("30s", rules.positive)
+    body_rate: int = setting("1KiB", rules.size)
     write_timeout: float = setting("10s", rules.positive)
     h2c: bool = setting(False, rules.flag)
     drain_delay: float = setting("0s", rules.duration)
@@ -206,7 +213,13 @@ def load(path: Path | None, environ: Mapping[str, str], reserved_prefixes: Colle
     for at, must in _contradictions(settings, reserved_prefixes):
         raise reader.error(at, must)
     base = path.parent if path else Path()
-    return replace(settings, data=Data(dir=(base / settings.data.dir).absolute()))
+    server = settings.server
+    cert, key = ((base / file).absolute() if file else None for file in (server.tls_cert, server.tls_key))
+    return replace(
+        settings,
+        data=Data(dir=(base / settings.data.dir).absolute()),
+        server=replace(server, tls_cert=cert, tls_key=key),
+    )
 
 
 def _contradictions(settings: Settings, reserved_prefixes: Collection[str]) -> Iterator[tuple[str, str]]:
@@ -216,6 +229,9 @@ def _contradictions(settings: Settings, reserved_prefixes: Collection[str]) -> I
         yield "admin.bind", "must differ from server.bind"
     if server.drain_delay >= server.shutdown_deadline:
         yield "server.drain_delay", "must be shorter than server.shutdown_deadline, which includes it"
+    if (server.tls_cert is None) != (server.tls_key is None):
+        given, missing = ("tls_cert", "tls_key") if server.tls_cert else ("tls_key", "tls_cert")
+        yield f"server.{given}", f"must come with server.{missing}: TLS needs a certificate and its private key"
     if consumers.backoff_cap < consumers.backoff_base:
         yield "consumers.backoff_cap", "must not be shorter than consumers.backoff_base"
     if "*" in cors.origins and (cors.allow_credentials or len(cors.origins) > 1):
@@ -254,8 +270,11 @@ class Changes:
     restart: tuple[str, ...]
 
 
+_RELOADED = ("limits", "routes", "log.level", "server.tls_cert", "server.tls_key")
+
+
 def describe_changes(old: Settings, new: Settings) -> Changes:
     """Which keys (`cors.origins`, `limits`, …) differ between *old* and *new*, in the file's order."""
     changed = [at for at in defaults(Settings) if attrgetter(at)(old) != attrgetter(at)(new)]
-    reloaded = [at for at in changed if at.startswith("cors.") or at in ("limits", "routes", "log.level")]
+    reloaded = [at for at in changed if at.startswith("cors.") or at in _RELOADED]
     return Changes(tuple(reloaded), tuple(at for at in changed if at not in reloaded))

@@ -130,6 +130,13 @@ def optional_size(value: object) -> int | None:
     return None if value == "" else size(value)
 
 
+def optional_file(value: object) -> Path | None:
+    """A file's path, or "" for None."""
+    if not isinstance(value, str) or "\0" in value:
+        raise Broken('must name a file, such as "tls/cert.pem", or be empty')
+    return Path(value) if value else None
+
+
 def folder(value: object) -> Path:
     if not isinstance(value, str) or not value or "\0" in value:
         raise Broken('must name a folder, such as "var"')

@@ -50,13 +50,13 @@ from backends.embedded.engine import Engine
 from backends.embedded.errors import EmbeddedError
 from backends.ports.events import AUDIT, ENTITY_CHANGED
 from composition import values
-from composition.apps import SERVICES, admin_app, public_app
+from composition.apps import admin_app, public_app
 from composition.listening import Listening, listening, opened_data
 from composition.operating import open_operations
-from composition.parts import Parts
+from composition.parts import Parts, load_apps
 from composition.process import serve
 from gateway.admin.commands import commands, config_option
-from gateway.asgi_target import AsgiLifespan, TargetError, load_app
+from gateway.asgi_target import AsgiLifespan, TargetError
 from gateway.front_end import FrontEnd
 from gateway.ids import new_id
 from gateway.logging import configure_logging
@@ -70,6 +70,7 @@ from gateway.services.search.service import SearchService
 from gateway.services.users.service import Users
 from gateway.services.webhooks.service import Webhooks
 from gateway.sockets import BindError
+from gateway.tls import TlsError
 from settings import ConfigError, Settings, load
 
 log = structlog.get_logger("weir")
@@ -92,12 +93,13 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
         _child("admin", partial(FrontEnd, "admin", admin(False), sockets.admin, metrics)),
         _child("control", partial(FrontEnd, "control", admin(True), sockets.control, metrics)),
         Supervisor("state", strategy="one_for_one", intensity=None, children=[
-            _child("storage", partial(StorageWriter, engine.entities(), metrics)),
+            _child("storage", partial(StorageWriter, engine.entities(), metrics), shutdown=20.0),
             _child("storage_reader", partial(StorageReader, engine.entities(), metrics), on_crash="retry_once"),
             _child("storage_scans", partial(StorageScans, engine.entities(), metrics), on_crash="retry_once"),
-            _child("event_log", partial(EventLogActor, engine.event_log(), values.topics(settings), metrics)),
+            _child("event_log", partial(EventLogActor, engine.event_log(), values.topics(settings), metrics),
+                   shutdown=20.0),
             _child("storage_maintenance", partial(StorageMaintenance, values.housekeeping(engine, settings), metrics)),
-            _child("publisher", partial(Publisher, parts.events, metrics)),
+            _child("publisher", partial(Publisher, parts.events, metrics), shutdown=20.0),
         ]),
         # On the request path nobody gives up: a child that keeps failing stays in capped backoff, and
         # /readyz says so.
@@ -122,7 +124,7 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
             _child("search", partial(Consumer, "search", (ENTITY_CHANGED,), SearchHandler(engine.search()), **group)),
             _child("invalidation", partial(CacheInvalidation, metrics=metrics)),
             _child("deliveries", partial(Deliveries, engine.deliveries(), values.webhook_sender(settings),
-                                         values.email_sender(settings), **group)),
+                                         values.email_sender(settings), **group), shutdown=20.0),
         ]),
         Supervisor("routing", intensity=None, children=[
             *(_child(name, partial(AsgiLifespan, app)) for name, app in parts.apps.items()),
@@ -131,11 +133,13 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
             DynamicSupervisor("upstreams", Upstream, mailbox=Mailbox(16), max_children=4096, intensity=None),
         ]),
         _child("front_end", partial(FrontEnd, "public", partial(public_app, parts), sockets.public, metrics,
-                                    values.server_limits(settings), log_requests=settings.log.requests)),
+                                    values.server_limits(settings), log_requests=settings.log.requests,
+                                    tls=parts.tls, extra_head=values.extra_head(settings)), shutdown=20.0),
     ])  # fmt: skip
 
 
 def _child(id: str, factory: Callable[[], Any], **options: Any) -> Child:
+    """`shutdown` (default 5.0) is its share of `shutdown_deadline` beside those of the others: see `budgets.py`."""
     return Child(id, factory, mailbox=Mailbox(4096), **options)
 
 
@@ -178,11 +182,8 @@ def check(context: click.Context) -> None:
     """Read the settings and say what is wrong with them."""
     path = _config(context)
     settings = read_settings(path)
-    for route in settings.routes:
-        if isinstance(route.target, str) and route.target.startswith("asgi:"):
-            load_app(route.target)
-        elif isinstance(route.target, str) and route.target.removeprefix("service:") not in SERVICES:
-            raise TargetError(f"route {route.prefix}: there is no {route.target}; there are {', '.join(SERVICES)}")
+    values.tls(settings)
+    load_apps(settings)
     click.echo(f"{path} is fine")
 
 
@@ -228,10 +229,11 @@ def _later(group: str, name: str, what: str) -> click.Command:
 
 for _command in commands(lambda config: open_operations(read_settings(config)), DEFAULT_CONFIG):
     weir.add_command(_command)
-weir.add_command(click.Group("search", [_later("search", "reindex", "Build the search index anew")], help="The index."))
-weir.add_command(
-    click.Group("audit", [_later("audit", "verify", "Check the audit log's chain")], help="The audit log.")
-)
+for _group, _help, _command in (
+    ("search", "The index.", _later("search", "reindex", "Build the search index anew")),
+    ("audit", "The audit log.", _later("audit", "verify", "Check the audit log's chain")),
+):
+    weir.add_command(config_option(click.Group(_group, [_command], help=_help)))
 
 
 def main() -> None:
@@ -248,7 +250,7 @@ def main() -> None:
         sys.exit(2)
     except click.Abort:
         sys.exit(130)
-    except (ConfigError, BindError, EmbeddedError, TargetError) as error:
+    except (ConfigError, BindError, EmbeddedError, TargetError, TlsError) as error:
         click.echo(f"weir: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
 

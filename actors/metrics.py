@@ -3,7 +3,7 @@
 One `Metrics` is made in the composition root and given to every actor, so counts outlive incarnations.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -57,7 +57,18 @@ class Histogram:
         row[-1] += value
 
 
-Family = Counter | Gauge | Histogram
+@dataclass(slots=True)
+class HistogramReading:
+    """Histograms that somebody else keeps: *collect* returns their rows, as those of `Histogram`, at scrape time."""
+
+    name: str
+    help: str
+    bounds: tuple[float, ...]
+    labels: Labels
+    collect: Callable[[], Mapping[Labels, Sequence[float]]]
+
+
+Family = Counter | Gauge | Histogram | HistogramReading
 _F = TypeVar("_F", Counter, Histogram)
 
 
@@ -74,6 +85,16 @@ class Metrics:
         family = Gauge(name, help, labels, collect)
         self._families[name] = family  # a new incarnation's reading replaces the dead one's
         return family
+
+    def histogram_reading(
+        self,
+        name: str,
+        help: str,
+        bounds: tuple[float, ...],
+        labels: Labels,
+        collect: Callable[[], Mapping[Labels, Sequence[float]]],
+    ) -> None:
+        self._families[name] = HistogramReading(name, help, bounds, labels, collect)
 
     def histogram(self, name: str, help: str, bounds: tuple[float, ...], labels: Labels = ()) -> Histogram:
         return self._add(Histogram(name, help, bounds, labels), Histogram)

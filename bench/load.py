@@ -2,11 +2,14 @@
 
     BENCH_TOKEN=… python -m bench.load read  --url http://127.0.0.1:8000 --paths paths.txt
     BENCH_TOKEN=… python -m bench.load write --url http://127.0.0.1:8000 --rate 200
+    python -m bench.load read --url http://127.0.0.1:8000 --paths paths.txt       # neither a token nor an Origin
 
 Closed loop (the default): each connection sends its next request when the last is answered; the figure
 is the rate. Open loop (`--rate R`): requests are due at a constant rate whether or not the server keeps
 up, and latency counts from when a request was *due*, so a stall shows in every request it delayed (no
-coordinated omission). Prints one JSON object; exit code 1 when a request failed.
+coordinated omission). With `--shed` a request that is due while every connection is busy is not sent, and
+503 is an answer and no failure: what an overload test wants. Prints one JSON object; exit code 1 when a
+request failed.
 """
 
 import argparse
@@ -20,6 +23,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,12 +32,17 @@ from bench.http1 import Connection
 GRACE_S = 5.0  # after the end, for answers still on their way
 TICK_S = 0.001  # how often the open loop looks what is due: its error of measurement
 RECONNECT_S = 0.05
+CONNECTING = 64  # at once: more than a server's backlog would wait for the kernel to try again
+PER_ADDRESS = 1000  # connections from one loopback address; then comes the next
 ORIGIN = "https://app.example"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`rate` 0 is the closed loop. Seconds of warm-up are driven like the others and not measured."""
+    """`rate` 0 is the closed loop. Seconds of warm-up are driven like the others and not measured.
+
+    `shed` (open loop): what finds no free connection is not sent, and 503 is no failure.
+    """
 
     host: str
     port: int
@@ -41,6 +50,7 @@ class Plan:
     warmup_s: float = 1.0
     seconds: float = 5.0
     rate: float = 0.0
+    shed: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,12 @@ class Result:
     max_ms: float
     client_cpu: float
     """Share of one core that this client used; near 1 it is the client that was measured."""
+    unanswered: int
+    """Sent, and no answer came; part of `failed`."""
+    refused: int
+    """Answered 503 while shedding was allowed, warm-up included."""
+    unsent: int
+    """Due while every connection was busy, and given up; warm-up included."""
 
 
 def percentile(ordered: list[float], share: float) -> float:
@@ -74,7 +90,7 @@ class Load:
         self._plan, self._next, self._clock = plan, next_request, time.perf_counter
         self._latencies: list[float] = []
         self._failures: Counter[str] = Counter()
-        self._succeeded = 0
+        self._succeeded = self._refused = self._unsent = self._unanswered = 0
         self._open: set[Connection] = set()
         self._idle: deque[Connection] = deque()
         self._due: deque[float] = deque()
@@ -84,7 +100,9 @@ class Load:
 
     async def run(self) -> Result:
         plan = self._plan
-        await asyncio.gather(*(self._connect() for _ in range(plan.connections)))
+        for first in range(0, plan.connections, CONNECTING):
+            some = range(first, min(first + CONNECTING, plan.connections))
+            await asyncio.gather(*(self._connect(number) for number in some))
         start = self._clock()
         self._from, self._until = start + plan.warmup_s, start + plan.warmup_s + plan.seconds
         if plan.rate:
@@ -110,6 +128,9 @@ class Load:
                 number += 1
             for _ in range(min(len(self._idle), len(self._due))):
                 self._ready(self._idle.popleft())
+            if self._plan.shed:
+                self._unsent += len(self._due)
+                self._due.clear()
             await asyncio.sleep(TICK_S)
 
     def _ready(self, connection: Connection) -> None:
@@ -130,32 +151,38 @@ class Load:
         now = self._clock()
         if 200 <= status < 300:
             self._succeeded += 1
-            counted = since if self._plan.rate else now
+            # At a rate that is kept, what was due; beyond it, what was done: no answer after the end is goodput.
+            counted = since if self._plan.rate and not self._plan.shed else now
             if self._from <= counted < self._until:
                 self._latencies.append(now - since)
+        elif status == 503 and self._plan.shed:
+            self._refused += 1
         else:
             self._failures[str(status)] += 1
         self._ready(connection)
 
-    def _lost(self, connection: Connection, reason: str) -> None:
+    def _lost(self, number: int, connection: Connection, reason: str) -> None:
         self._open.discard(connection)
         if self._ended:
             return
         if reason:
             self._failures[reason] += 1
-        self._spawn(self._reconnect())
+            self._unanswered += 1
+        self._spawn(self._reconnect(number))
 
-    async def _connect(self) -> None:
-        connection = Connection(self._answered, self._lost)
+    async def _connect(self, number: int) -> None:
+        connection = Connection(self._answered, partial(self._lost, number))
         plan = self._plan
-        await asyncio.get_running_loop().create_connection(lambda: connection, plan.host, plan.port)
+        # Servers bound what one address may hold, so the first thousand come from 127.0.0.1, the next from .2, …
+        local = (f"127.0.0.{1 + number // PER_ADDRESS}", 0) if plan.connections > PER_ADDRESS else None
+        await asyncio.get_running_loop().create_connection(lambda: connection, plan.host, plan.port, local_addr=local)
         self._open.add(connection)
         self._ready(connection)
 
-    async def _reconnect(self) -> None:
+    async def _reconnect(self, number: int) -> None:
         while not self._ended:
             try:
-                await self._connect()
+                await self._connect(number)
             except OSError as error:
                 self._failures[f"connect: {error.strerror}"] += 1
                 await asyncio.sleep(RECONNECT_S)
@@ -174,9 +201,10 @@ class Load:
         while self._clock() < give_up and (self._due or any(connection.busy for connection in self._open)):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         self._ended = True
-        unanswered = len(self._due) + sum(connection.busy for connection in self._open)
-        if unanswered:
-            self._failures["unanswered"] += unanswered
+        waiting = sum(connection.busy for connection in self._open)
+        self._unanswered += waiting
+        if waiting or self._due:
+            self._failures["unanswered"] += waiting + len(self._due)
         for task in tuple(self._tasks):
             task.cancel()
         for connection in tuple(self._open):
@@ -195,11 +223,16 @@ class Load:
             p99_ms=round(percentile(ordered, 0.99) * 1000, 3),
             max_ms=round(percentile(ordered, 1.0) * 1000, 3),
             client_cpu=round(client_cpu, 2),
+            unanswered=self._unanswered,
+            refused=self._refused,
+            unsent=self._unsent,
         )
 
 
 def head(method: str, path: str, host: str, token: str) -> str:
-    return f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nOrigin: {ORIGIN}\r\n"
+    """The request line and the headers that all requests share; without a token those that need none."""
+    start = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n"
+    return f"{start}Authorization: Bearer {token}\r\nOrigin: {ORIGIN}\r\n" if token else start
 
 
 def reads(host: str, token: str, paths: Iterable[str]) -> Iterator[bytes]:
@@ -239,19 +272,18 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--warmup", type=float, default=1.0, metavar="S")
     parser.add_argument("--seconds", type=float, default=5.0, metavar="S")
     parser.add_argument("--rate", type=float, default=0.0, help="open loop: requests a second in all")
+    parser.add_argument("--shed", action="store_true", help="with --rate: send nothing late, and allow 503")
     given = parser.parse_args(arguments)
     url, token = urlsplit(given.url), os.environ.get("BENCH_TOKEN", "")
     if url.scheme != "http" or url.hostname is None:
         parser.error("--url must be http://host[:port]")
     if given.mode == "read" and given.paths is None:
         parser.error("read needs --paths")
-    if not token:
-        parser.error("the token comes in the environment variable BENCH_TOKEN")
     if given.mode == "read":
         requests = reads(url.netloc, token, given.paths.read_text().split())
     else:
         requests = writes(url.netloc, token, given.path)
-    plan = Plan(url.hostname, url.port or 80, given.connections, given.warmup, given.seconds, given.rate)
+    plan = Plan(url.hostname, url.port or 80, given.connections, given.warmup, given.seconds, given.rate, given.shed)
     try:
         result = run(plan, requests)
     except OSError as error:

@@ -1,23 +1,38 @@
 """Child processes: started on a core, watched until they answer, ended for certain."""
 
 import os
+import resource
 import signal
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 START_S = 20.0
 STOP_S = 15.0
 TAIL_LINES = 20
+SESSION, UTIME, STIME, RSS = 3, 11, 12, 21  # fields of /proc/ID/stat after the name, see proc(5)
 
 
 class Failed(Exception):
     """A part of the bench did not do what it had to; the message says which, and why."""
+
+
+class Skipped(Exception):
+    """This machine, or this build of Weir, cannot do it. No failure; the message says why, in one line."""
+
+
+def raise_file_limit(files: int = 0) -> None:
+    """Let this process and those it starts open as many files as it may. Raises `Skipped` below *files*."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files and hard != resource.RLIM_INFINITY and hard < files:
+        raise Skipped(f"needs {files:,} open files (ulimit -Hn), and may have {hard:,}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def free_port() -> int:
@@ -32,7 +47,10 @@ def fetch(url: str, token: str = "", body: bytes | None = None, timeout: float =
     headers = {"Content-Type": "application/json"} if body is not None else {}
     if token:
         headers["Authorization"] = f"Bearer {token}"
-    with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=timeout) as response:
+    # The certificate is one that the bench has just made; trust is not what is measured.
+    context = ssl._create_unverified_context() if url.startswith("https:") else None
+    request = urllib.request.Request(url, body, headers)
+    with urllib.request.urlopen(request, timeout=timeout, context=context) as response:
         content: bytes = response.read()
         return content
 
@@ -59,13 +77,13 @@ class Process:
             )
         pin(self._child.pid, core)
 
-    def wait_ready(self, url: str) -> None:
+    def wait_ready(self, url: str, token: str = "") -> None:
         """Return when *url* answers 2xx. Raises `Failed` when the process ends first or takes over `START_S`."""
         give_up = time.monotonic() + START_S
         while time.monotonic() < give_up:
             self.check()
             try:
-                fetch(url, timeout=1.0)
+                fetch(url, token, timeout=1.0)
             except OSError:
                 time.sleep(0.05)
             else:
@@ -77,12 +95,23 @@ class Process:
             raise Failed(f"{self._name}: ended with code {self._child.returncode}\n{self._tail()}")
 
     def cpu_seconds(self) -> float:
-        """Processor time used so far, threads included; 0 where there is no /proc."""
-        try:
-            fields = Path(f"/proc/{self._child.pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return 0.0
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Processor time used so far, by it and the processes it started, threads included; 0 without /proc."""
+        ticks = sum(int(fields[UTIME]) + int(fields[STIME]) for fields in self._family())
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def resident(self) -> int:
+        """Bytes of memory that it and the processes it started hold (RSS); 0 without /proc."""
+        return sum(int(fields[RSS]) for fields in self._family()) * os.sysconf("SC_PAGE_SIZE")
+
+    def _family(self) -> Iterator[list[str]]:
+        """Of each process of its session, the fields of /proc/ID/stat from `state` on."""
+        for entry in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = entry.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue  # it has just ended
+            if int(fields[SESSION]) == self._child.pid:
+                yield fields
 
     def stop(self) -> None:
         """SIGTERM; after `STOP_S` SIGKILL to it and to what it started. A server that must be killed has failed."""

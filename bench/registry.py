@@ -32,6 +32,12 @@ class Session:
     connections: int
     thorough: bool
     """Also make the checks that take seconds (count every audit row)."""
+    peer: str = ""
+    maxima: dict[tuple[str, str], float] = field(default_factory=dict)
+    """Requests/s that a saturated peer answered in this layout, by (peer, kind of request); the latest one.
+
+    Later rows and sessions take their constant rates from it.
+    """
 
 
 @dataclass
@@ -44,7 +50,13 @@ class Sample:
 
 
 class Peer(Protocol):
-    """One side of a comparison. `start` and `stop` bracket a session; both may raise `Failed`."""
+    """One side of a comparison. `start` and `stop` bracket a session; both may raise `Failed`, `start` also `Skipped`.
+
+    `kind` says which rows it can take part in; `needs` are programs, see `bench/tools.py`.
+    """
+
+    kind: str
+    needs: tuple[str, ...]
 
     def start(self, session: Session) -> None: ...
 
@@ -60,6 +72,7 @@ class Row:
     """`measure(peer, session)` takes one sample; `peers` name the sides, the first is the one compared.
 
     `better` says whether a `higher` or a `lower` figure wins. `default` rows run without being asked for.
+    A measure that raises `Skipped` takes its row out of the run.
     """
 
     name: str
@@ -71,8 +84,10 @@ class Row:
     default: bool = True
     layouts: tuple[str, ...] = ("pinned", "unpinned")
     """Those it is about, where the machine has them."""
-    fixed_peers: bool = False
-    """No other peer can be measured instead: each has work of this row's name."""
+    needs: tuple[str, ...] = ()
+    """Programs of `bench/tools.py` without which the row is skipped."""
+    once: bool = False
+    """Too long to be repeated: measured in the first repeat alone."""
 
 
 def all_rows() -> list[Row]:

@@ -1,6 +1,6 @@
 """Samples to medians, ratios, and a table. Pure but for the table's console."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -9,16 +9,22 @@ from rich.table import Table
 
 from bench.registry import Row, Sample
 
-# Details shown beside the figure: key, heading, digits.
+# Details shown beside the figure, where a row has them: key, heading, digits.
 COLUMNS = (
+    ("offered", "offered req/s", 0),
     ("p50_ms", "p50 ms", 1),
     ("p99_ms", "p99 ms", 1),
     ("max_ms", "max ms", 1),
     ("server_cpu_us", "server µs/req", 0),
     ("client_cpu", "client core", 2),
+    ("upstream_cpu", "upstream core", 2),
     ("lag_after", "lag at end", 0),
     ("drain_s", "drained in s", 2),
     ("sustained", "sustained req/s", 0),
+    ("refused_per_s", "refused/s", 0),
+    ("unsent_per_s", "unsent/s", 0),
+    ("rss_start", "MiB before", 0),
+    ("rss_end", "MiB after", 0),
 )
 
 
@@ -73,12 +79,26 @@ def ratios(row: Row, peers: Sequence[str], summaries: Sequence[Summary]) -> dict
     return {peer: round(ratio, 2) for peer, ratio in found.items() if ratio is not None}
 
 
-def table(blocks: Sequence[tuple[Row, Sequence[Summary], dict[str, float]]]) -> Table:
+Block = tuple[Row, Sequence[Summary], dict[str, float]]
+Column = tuple[str, str, int]
+
+
+def tables(blocks: Sequence[Block]) -> Iterator[Table]:
+    """A table for the rows of each set of details, in the order of their first rows."""
+    alike: dict[tuple[Column, ...], list[Block]] = {}
+    for block in blocks:
+        held = {key for summary in block[1] for key in summary.details}
+        alike.setdefault(tuple(column for column in COLUMNS if column[0] in held), []).append(block)
+    for columns, some in alike.items():
+        yield table(some, columns)
+
+
+def table(blocks: Sequence[Block], columns: Sequence[Column]) -> Table:
     """One block a row and layout, one line a peer; the first peer's line carries the ratios."""
     shown = Table(title="Medians (lowest to highest)", title_justify="left")
     for heading in ("row", "cores", "peer"):
         shown.add_column(heading, no_wrap=True)
-    for heading in ("figure", *(heading for _, heading, _ in COLUMNS)):
+    for heading in ("figure", *(heading for _, heading, _ in columns)):
         shown.add_column(heading, justify="right")
     shown.add_column("ratio", no_wrap=True)
     for row, summaries, compared in blocks:
@@ -87,7 +107,7 @@ def table(blocks: Sequence[tuple[Row, Sequence[Summary], dict[str, float]]]) -> 
             figure = f"{number(summary.figure)} {row.unit}"
             if summary.samples > 1:
                 figure += f"\n({number(summary.lowest)} to {number(summary.highest)})"
-            details = [detail(summary.details, key, digits) for key, _, digits in COLUMNS]
+            details = [detail(summary.details, key, digits) for key, _, digits in columns]
             ratio = "\n".join(f"{value:.2f} x {peer}" for peer, value in compared.items())
             shown.add_row(*cells, summary.peer, figure, *details, ratio if index == 0 else "")
         shown.add_section()

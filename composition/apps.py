@@ -4,7 +4,7 @@ import time
 from functools import partial
 from typing import cast
 
-from composition.parts import Parts
+from composition.parts import SERVICES, Parts
 from gateway.address import TrustedProxies
 from gateway.admin.access import AdminToken
 from gateway.admin.app import create_app
@@ -20,9 +20,6 @@ from gateway.pipeline import Pipeline
 from gateway.services.openapi import document
 from gateway.services.routes import DOCUMENTED
 from gateway.targets import Targets
-
-SERVICES = ("oauth", "users", "configuration", "search_service", "webhooks", "audit_service", "openapi")
-"""The ids of the built-in services, which are also the names of their targets."""
 
 REQUEST_PATH = (
     "storage", "storage_reader", "event_log", "publisher", "cache_manager", "rate_limiter", "authenticator",
@@ -49,7 +46,8 @@ def public_app(parts: Parts, front_end: FrontEnd) -> App:
     )
     return GatewayApp(
         pipeline, TrustedProxies(settings.server.trusted_proxies), max_body=settings.server.max_body,
-        write_timeout=settings.server.write_timeout,
+        body_timeout=settings.server.body_timeout, write_timeout=settings.server.write_timeout,
+        max_in_flight=settings.server.max_in_flight,
     )  # fmt: skip
 
 

@@ -20,13 +20,11 @@ class Listening:
     control: Sequence[socket.socket] = ()
     public: Sequence[socket.socket] = ()
 
-    @property
-    def gateway_urls(self) -> str:
-        return _urls(self.public)
+    def gateway_urls(self, *, tls: bool) -> str:
+        return _urls(self.public, "https" if tls else "http")
 
-    @property
     def admin_urls(self) -> str:
-        return _urls(self.admin)
+        return _urls(self.admin, "http")
 
     def admin_bind(self, settings: Settings) -> str:
         """`admin.bind` with the port that the system chose for port 0."""
@@ -35,8 +33,8 @@ class Listening:
         return f"{host}:{chosen}"
 
 
-def _urls(sockets: Sequence[socket.socket]) -> str:
-    return ", ".join(f"http://{address_of(sock)}" for sock in sockets)
+def _urls(sockets: Sequence[socket.socket], scheme: str) -> str:
+    return ", ".join(f"{scheme}://{address_of(sock)}" for sock in sockets)
 
 
 @contextmanager

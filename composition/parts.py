@@ -12,17 +12,21 @@ from backends.ports.engine import Engine
 from composition import values
 from gateway.admin.control import Phase
 from gateway.admin.lag import LagGauge
-from gateway.asgi_target import load_app
+from gateway.asgi_target import AsgiApp, TargetError, load_app
 from gateway.limits import LimitPlan
 from gateway.pipeline import Policy
 from gateway.proxy.origin import Origins
+from gateway.server import TlsRef
 from settings import Settings
+
+SERVICES = ("oauth", "users", "configuration", "search_service", "webhooks", "audit_service", "openapi")
+"""The ids of the built-in services, which are also the names of their targets."""
 
 
 class Parts:
     """Adapters, buckets, cached values, buffers, the route table, applications, counters.
 
-    Raises TargetError for a route whose target does not exist.
+    Raises TargetError for a route whose target does not exist, TlsError for a certificate that cannot be used.
     """
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
@@ -49,6 +53,20 @@ class Parts:
         self.events = EventBuffer(on_full="refuse" if settings.audit.on_full == "refuse" else "drop")
         self.routes = RouteTableRef(RouteTable(values.routes(settings)))
         self.policy = Policy(LimitPlan(values.limits(settings)), values.cors(settings))
-        targets = (route.target for route in settings.routes if isinstance(route.target, str))
-        self.apps = {name: load_app(name) for name in dict.fromkeys(targets) if name.startswith("asgi:")}
+        self.apps = load_apps(settings)
         self.origins = Origins(values.proxy_limits(settings), values.checks(settings))
+        self.tls = TlsRef(values.tls(settings))
+
+
+def load_apps(settings: Settings) -> dict[str, AsgiApp]:
+    """The applications that the routes name. Raises TargetError for the first target that does not exist."""
+    apps: dict[str, AsgiApp] = {}
+    for index, target in enumerate(route.target for route in settings.routes):
+        try:
+            if isinstance(target, str) and target.startswith("asgi:"):
+                apps[target] = apps.get(target) or load_app(target)
+            elif isinstance(target, str) and target.removeprefix("service:") not in SERVICES:
+                raise TargetError(f"{target}: there is no such service; there are {', '.join(SERVICES)}")
+        except TargetError as error:
+            raise TargetError(f"routes[{index}].target = {error}") from None
+    return apps

@@ -12,9 +12,21 @@ import trio
 
 from actors.rate_limiter import messages as limiter_messages
 from actors.router import messages as router_messages
-from actors.runtime import ActorError, ActorExited, ActorReady, Event, Supervisor, System, describe, open_system
+from actors.runtime import (
+    ActorError,
+    ActorExited,
+    ActorReady,
+    ActorTakenDown,
+    Event,
+    Supervisor,
+    System,
+    describe,
+    open_system,
+)
 from composition import values
+from composition.actor_metrics import expose
 from composition.apps import targets
+from composition.budgets import within
 from composition.listening import Listening
 from composition.parts import Parts
 from gateway.asgi_target import TargetError
@@ -22,6 +34,7 @@ from gateway.front_end import Drain
 from gateway.limits import LimitPlan
 from gateway.logging import set_level
 from gateway.process import STOP, until_stopped
+from gateway.tls import TlsError
 from settings import ConfigError, Settings, describe_changes
 
 log = structlog.get_logger("weir")
@@ -33,14 +46,18 @@ async def serve(declared: Supervisor, parts: Parts, sockets: Listening, reread: 
     with trio.open_signal_receiver(*STOP, signal.SIGHUP) as signals, closing(parts.origins):
         async with (
             parts.engine.opened(),
-            open_system(declared, shutdown_deadline=deadline, observer=partial(_observe, parts)) as system,
+            open_system(
+                within(declared, deadline), shutdown_deadline=deadline, observer=partial(_observe, parts), metrics=True
+            ) as system,
         ):
+            expose(parts.metrics, system)
             await _look_after_upstreams(parts, system)
             # Everything that lives as long as the process is there: no collection needs to look at it again.
             gc.collect()
             gc.freeze()
             parts.phase.started = True
-            log.info("ready", gateway=sockets.gateway_urls, admin=sockets.admin_urls)
+            tls = parts.tls.current is not None
+            log.info("ready", gateway=sockets.gateway_urls(tls=tls), admin=sockets.admin_urls())
             await until_stopped(
                 signals, reload=partial(_reload, parts, system, reread), drain=partial(_drain, parts, system)
             )
@@ -65,7 +82,8 @@ async def _reload(parts: Parts, system: System, reread: Callable[[], Settings]) 
         new = reread()
         routes = values.routes(new)
         targets(parts, system.ref).check(routes)
-    except (ConfigError, TargetError) as error:
+        tls = values.tls(new)
+    except (ConfigError, TargetError, TlsError) as error:
         log.error("not reloaded, the old settings stay", problem=str(error))
         return
     changes = describe_changes(parts.settings, new)
@@ -76,6 +94,8 @@ async def _reload(parts: Parts, system: System, reread: Callable[[], Settings]) 
         log.error("not reloaded: ask again when the tree is well", problem=str(error))
         return
     parts.policy.limits, parts.policy.cors = LimitPlan(values.limits(new)), values.cors(new)
+    if (tls is None) == (parts.tls.current is None):  # from one to the other is a restart: the port means another thing
+        parts.tls.current = tls
     set_level(new.log.level)
     parts.origins.checks = values.checks(new)
     parts.settings = replace(parts.settings, cors=new.cors, limits=new.limits, routes=new.routes, log=new.log)
@@ -99,9 +119,9 @@ async def _look_after_upstreams(parts: Parts, system: System) -> None:
 
 def _observe(parts: Parts, event: Event) -> None:
     """One line for each exit, with what comes next."""
-    if isinstance(event, ActorExited) and event.next == "restart":
+    if isinstance(event, ActorExited | ActorTakenDown) and event.next == "restart":
         parts.restarts.inc(event.actor)
-    if isinstance(event, ActorReady):
+    if isinstance(event, ActorReady | ActorTakenDown):
         log.debug(describe(event), actor=event.actor)
         return
     error = event.exit.error if isinstance(event, ActorExited) else getattr(event, "error", None)

@@ -1,5 +1,6 @@
 """From settings to the values and adapters that actors are made with. One function a value."""
 
+import ssl
 import time
 from collections.abc import Sequence
 
@@ -12,11 +13,13 @@ from actors.storage.maintenance import Job
 from backends.ports.engine import Engine
 from backends.ports.event_log import Topic
 from backends.ports.events import AUDIT, CACHE_INVALIDATE, ENTITY_CHANGED
-from gateway.connection import ConnectionLimits
 from gateway.cors import CorsPolicy
+from gateway.http1.connection import ConnectionLimits
+from gateway.http1.parser import HeadLimits
 from gateway.proxy.limits import ProxyLimits
 from gateway.server import ServerLimits
 from gateway.services.routes import BUILTIN_ROUTES
+from gateway.tls import server_context
 from settings import Settings
 
 
@@ -68,10 +71,29 @@ def server_limits(settings: Settings) -> ServerLimits:
         connection=ConnectionLimits(
             keep_alive_timeout=server.keep_alive_timeout,
             header_timeout=server.header_timeout,
+            handshake_timeout=server.handshake_timeout,
+            body_timeout=server.body_timeout,
+            body_rate=server.body_rate,
             write_timeout=server.write_timeout,
+            max_body=server.max_body,
+            head=HeadLimits(size=server.max_head, fields=server.max_header_fields),
             h2c=server.h2c,
         ),
     )
+
+
+def tls(settings: Settings) -> ssl.SSLContext | None:
+    """None: cleartext. Raises TlsError."""
+    cert, key = settings.server.tls_cert, settings.server.tls_key
+    return None if cert is None or key is None else server_context(cert, key)
+
+
+def extra_head(settings: Settings) -> bytes:
+    """What every answer of the public listener carries."""
+    server = settings.server
+    if server.tls_cert is None or not server.hsts:
+        return b""
+    return b"strict-transport-security: max-age=%d\r\n" % server.hsts
 
 
 def webhook_sender(settings: Settings) -> WebhookSender:

@@ -5,6 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from actors.runtime import Supervisor
+from backends.embedded.database import Database
+from backends.embedded.engine import Engine
+from composition.listening import Listening
+from composition.parts import Parts
+from settings import load
+from supervisor import tree
+
 ROOT = Path(__file__).resolve().parent.parent
 PROMISES = re.findall(r"`(test_\w+\.py)::(test_\w+)`", (ROOT / "docs" / "runtime-semantics.md").read_text())
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "bench" / "README.md"]
@@ -20,3 +28,31 @@ def test_every_link_to_a_file_leads_somewhere(document):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
         if "://" not in target:
             assert (document.parent / target).exists(), f"{document}: {target}"
+
+
+def edges(node: Supervisor) -> set[tuple[str, str]]:
+    found = {(node.id, child.id) for child in node.children}
+    return found.union(*(edges(child) for child in node.children if isinstance(child, Supervisor)))
+
+
+def drawn(document: Path) -> list[tuple[str, str]]:
+    """(parent, child) of each line of the tree that *document* draws, in its order."""
+    found, parents = [], ["root"]
+    for bars, id in re.findall(r"^ *((?:│   )*)[├└]── (\w+) ", document.read_text(), re.M):
+        depth = len(bars) // 4
+        found.append((parents[depth], id))
+        parents[depth + 1 :] = [id]
+    return found
+
+
+@pytest.mark.parametrize(
+    "document", [ROOT / "README.md", ROOT / "docs" / "architecture.md"], ids=lambda path: path.name
+)
+def test_the_tree_that_is_drawn_is_the_tree(document, tmp_path):
+    with Database.open(tmp_path / "weir.db") as database:
+        declared = tree(Parts(load(None, {}), Engine(database)), Listening())
+    shown = drawn(document)
+    assert len(shown) > 10
+    assert set(shown) <= edges(declared)
+    of_root = [child.id for child in declared.children]
+    assert [id for parent, id in shown if parent == "root"] == of_root, "started from top to bottom"

@@ -36,7 +36,8 @@ _ORIGIN = (TOPIC, PARTITION, OFFSET, TIMESTAMP, TIMESTAMP_TYPE, GROUP)
 _KEPT = frozenset((*_ORIGIN, FIRST_FAILURE, REPLAYS))
 """What a replayed record carries beside the event's own headers."""
 _REASON = frozenset((EXCEPTION, MESSAGE, STACKTRACE, ATTEMPTS, LAST_FAILURE, SERVICE, DELIVERY, ENDPOINT))
-_OURS = _KEPT | _REASON
+OURS = _KEPT | _REASON
+"""All that a dead letter adds to the headers of its event."""
 
 Header = tuple[str, bytes]
 
@@ -96,7 +97,7 @@ def dead_letter(
     }
     if delivery_id:
         reason |= {DELIVERY: delivery_id.encode(), ENDPOINT: endpoint.encode()}
-    own = (header for header in record.headers if header[0] not in _OURS)
+    own = (header for header in record.headers if header[0] not in OURS)
     return NewRecord(
         topic=dead_letter_topic(topic, group),
         key=record.key,
@@ -120,7 +121,7 @@ def replay_record(record: Record) -> NewRecord:
         raise ValueError(f"{letter.id} does not say which topic and group it came from")
     topic, _, _ = origin_of(record)
     kept: Iterable[Header] = ((name, headers[name]) for name in (*_ORIGIN, FIRST_FAILURE) if name in headers)
-    own = (header for header in record.headers if header[0] not in _OURS)
+    own = (header for header in record.headers if header[0] not in OURS)
     return NewRecord(
         topic=retry_topic(topic, letter.group),
         key=record.key,

@@ -27,6 +27,7 @@ from actors.runtime.errors import (
 from actors.runtime.events import (
     ActorExited,
     ActorReady,
+    ActorTakenDown,
     Event,
     Exit,
     LaterDropped,
@@ -36,19 +37,23 @@ from actors.runtime.events import (
     log_event,
 )
 from actors.runtime.later import Later
+from actors.runtime.measures import ActorMetrics, Histogram
 from actors.runtime.monitors import Down, Monitor
 from actors.runtime.ref import Ref
 from actors.runtime.spec import Child, DynamicSupervisor, Mailbox, Pool, Supervisor
 from actors.runtime.system import System, open_system
+from actors.runtime.trace import Trace, current_trace, use_trace
 
 __all__ = [
     "Actor",
     "ActorCrashed",
     "ActorError",
     "ActorExited",
+    "ActorMetrics",
     "ActorReady",
     "ActorRestarting",
     "ActorStopped",
+    "ActorTakenDown",
     "AskCycle",
     "AskTimeout",
     "Backoff",
@@ -60,6 +65,7 @@ __all__ = [
     "DynamicSupervisor",
     "Event",
     "Exit",
+    "Histogram",
     "InjectedCrash",
     "Killed",
     "Later",
@@ -80,7 +86,10 @@ __all__ = [
     "System",
     "Timer",
     "TooManyChildren",
+    "Trace",
+    "current_trace",
     "describe",
     "log_event",
     "open_system",
+    "use_trace",
 ]

@@ -9,6 +9,7 @@ import trio
 
 from actors.runtime.errors import ActorStopped, MailboxFull
 from actors.runtime.later import Later
+from actors.runtime.trace import Trace
 from actors.runtime.waits import serving
 
 if TYPE_CHECKING:
@@ -79,6 +80,14 @@ class Actor(Generic[M]):
     def clock(self) -> float:
         """The system's clock, in seconds: trio's, so tests run in virtual time."""
         return trio.current_time()
+
+    def traces(self) -> list[Trace | None]:
+        """The traces of the messages in hand, for `handle_batch`: one a message, in the same order.
+
+        `handle` runs in the trace of its message, `handle_batch` in none: `with use_trace(trace):` around what
+        it asks, tells or spawns for one message.
+        """
+        return self._cell.traces()
 
     def later(self) -> Later:
         """An answer to give later: return it from the handler, and `answer` or `fail` it once."""

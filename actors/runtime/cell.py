@@ -5,20 +5,20 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
 
 import trio
 
 from actors.runtime.envelope import Envelope
-from actors.runtime.errors import ActorCrashed, AskTimeout, InjectedCrash
-from actors.runtime.events import ActorExited, ActorReady, Exit
+from actors.runtime.errors import ActorCrashed, InjectedCrash
+from actors.runtime.events import ActorExited, ActorReady, ActorTakenDown, Exit, Next
 from actors.runtime.inbox import Inbox
 from actors.runtime.incarnation import Incarnation
 from actors.runtime.monitors import Monitors
 from actors.runtime.queue import MessageQueue
 from actors.runtime.ref import Ending, Ref
 from actors.runtime.spec import Child
+from actors.runtime.trace import Trace
 from actors.runtime.waits import held_up
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Cell(Inbox):
         super().__init__(spec, system)
         self.parent = parent
         self.ref: Ref[Any] = Ref(self)
-        self.retry: deque[Envelope] = deque()
+        self.retry: list[Envelope] = []
         """In hand at the last crash, each to be given once more, alone."""
         self.state: State = "waiting"
         self.state_since = trio.current_time()
@@ -92,6 +92,8 @@ class Cell(Inbox):
             self.set_state("stopping")
             current.request_stop(drain=final)
             await current.exited.wait()
+        if current is not None and current.exit is not None:  # by itself, and nobody came to decide about it
+            self.report_exit(current.exit, *self.parent.stop_leads_to(self, final=final))
         if final:
             self.close()
         elif not self.closed:
@@ -161,7 +163,7 @@ class Cell(Inbox):
         self.set_state("stopped")
         self.queue.close()
         while self.retry:
-            self._fail_crashed(self.retry.popleft())
+            self._fail_crashed(self.retry.pop(0))
         for envelope in self.queue.take_rest():
             self.system.dead_letters.record(self.id, envelope.message, "stopped")
             envelope.fail(self._stopped())
@@ -196,7 +198,7 @@ class Cell(Inbox):
                 again.append(envelope)
             else:
                 self._fail_crashed(envelope)
-        self.retry.extendleft(reversed(again))
+        self.retry[:0] = again
 
     def _fail_crashed(self, envelope: Envelope) -> None:
         """It was in hand at a crash, and is not given again."""
@@ -212,27 +214,36 @@ class Cell(Inbox):
         self.parent.child_exited(self, exit)
 
     def stopped(self, exit: Exit, error: BaseException | None, *, final: bool) -> None:
-        """The incarnation ended as it was asked to. What was asked for through the reference is reported,
-        and so is an *error* on the way; its supervisor has nothing to decide."""
+        """The incarnation ended as it was asked to; its supervisor has nothing to decide. *error*: on the way."""
+        delay, next = self.parent.stop_leads_to(self, final=final or self.ended)
         if self.ended or error is not None:
-            report = exit if error is None else Exit("crashed", error)
-            self.system.report(
-                ActorExited(self.id, report, self.restarts, 0.0, "end" if final or self.ended else "restart")
-            )
+            self.report_exit(exit if error is None else Exit("crashed", error), delay, next)
+        else:
+            self.report_exit(exit, delay, next, ActorTakenDown)
         if self.ended:
             self.close()
 
-    def expire(self, envelope: Envelope) -> None:
-        """Its asker no longer waits, or must not wait any longer: it goes unhandled."""
-        self.system.dead_letters.record(self.id, envelope.message, "abandoned" if envelope.abandoned else "expired")
-        envelope.fail(AskTimeout(f"{self.id}: the deadline passed before the message was handled"))
+    def report_exit(
+        self,
+        exit: Exit,
+        delay: float,
+        next: Next,
+        event: type[ActorExited] | type[ActorTakenDown] = ActorExited,
+    ) -> None:
+        """Once an incarnation, whoever comes first."""
+        if self._current is not None and not self._current.reported:
+            self._current.reported = True
+            self.system.report_exit(event(self.id, exit, self.restarts, delay, next))
 
     def answers_later(self, envelope: Envelope) -> bool:
-        return self._current is not None and envelope in self._current.laters
+        return self._current is not None and envelope in self._current.hand.laters
+
+    def traces(self) -> list[Trace | None]:
+        return self._current.hand.traces() if self._current is not None else []
 
     def load(self) -> int:
         """How many messages are queued or in hand."""
-        return self.queue.depth() + (self._current.load() if self._current is not None else 0)
+        return self.queue.depth() + (self._current.hand.load() if self._current is not None else 0)
 
     def set_state(self, state: State) -> None:
         self.state = state
@@ -241,7 +252,7 @@ class Cell(Inbox):
     def snapshot(self) -> dict[str, Any]:
         now = trio.current_time()
         actor = self._current.actor if self._current is not None else None
-        in_hand_since = self._current.in_hand_since() if self._current is not None else None
+        in_hand_since = self._current.hand.since() if self._current is not None else None
         return {
             "id": self.id,
             "kind": "actor",

@@ -77,7 +77,7 @@ class TooManyChildren(ActorError):
 
 
 class StartTimeout(Exception):
-    """`on_start` did not return within `start_timeout`."""
+    """The factory and `on_start` together took longer than `start_timeout`."""
 
 
 class InjectedCrash(Exception):

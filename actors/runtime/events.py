@@ -24,7 +24,22 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class ActorExited:
-    """An incarnation ended by itself. `restarts` counts those so far; `delay` (seconds) precedes the next one."""
+    """An incarnation ended by itself, or as its reference was asked to end it: reported once, when its supervisor has
+    decided. `restarts` counts those so far; `delay` (seconds) precedes the next one."""
+
+    actor: str
+    exit: Exit
+    restarts: int
+    delay: float
+    next: Next
+
+
+@dataclass(frozen=True, slots=True)
+class ActorTakenDown:
+    """An incarnation was stopped by its supervisor, with its group or because that gives up; else as `ActorExited`.
+
+    Each end of an incarnation is one of these two, once. (The stop of the whole system reports none.)
+    """
 
     actor: str
     exit: Exit
@@ -64,7 +79,7 @@ class LaterDropped:
     message: str
 
 
-Event = ActorExited | ActorReady | ShutdownOverrun | StopFailed | LaterDropped
+Event = ActorExited | ActorTakenDown | ActorReady | ShutdownOverrun | StopFailed | LaterDropped
 Observer = Callable[[Event], None]
 
 _log = logging.getLogger("actors.runtime")
@@ -77,13 +92,9 @@ def describe(event: Event) -> str:
             return f"{actor} is ready (incarnation {incarnation})"
         case ActorExited(actor, exit, restarts, delay, next):
             because = f": {type(exit.error).__name__}: {exit.error}" if exit.error is not None else ""
-            then = {
-                "restart": f"restart {restarts + 1} in {delay:.1f} s",
-                "escalate": "its supervisor gives up",
-                "end": "it stays down",
-                "give_up": "it is given up",
-            }[next]
-            return f"{actor} {exit.kind.replace('_', ' ')}{because}; {then}"
+            return f"{actor} {exit.kind.replace('_', ' ')}{because}; {_then(restarts, delay, next)}"
+        case ActorTakenDown(actor, exit, restarts, delay, next):
+            return f"{actor} {exit.kind} by its supervisor; {_then(restarts, delay, next)}"
         case ShutdownOverrun(actor, phase, budget):
             return f"{actor} was cut off: its {phase} outlived the shutdown budget of {budget:.1f} s"
         case StopFailed(actor, error):
@@ -92,10 +103,22 @@ def describe(event: Event) -> str:
             return f"{actor} dropped a Later without an answer: nobody can answer that {message} any more"
 
 
+def _then(restarts: int, delay: float, next: Next) -> str:
+    match next:
+        case "restart":
+            return f"restart {restarts + 1} in {delay:.1f} s"
+        case "escalate":
+            return "its supervisor gives up"
+        case "end":
+            return "it stays down"
+        case "give_up":
+            return "it is given up"
+
+
 def log_event(event: Event) -> None:
     """The default observer."""
-    if isinstance(event, ActorReady):
-        _log.debug("%s", describe(event))
+    if isinstance(event, ActorReady | ActorTakenDown):
+        _log.log(logging.DEBUG if isinstance(event, ActorReady) else logging.INFO, "%s", describe(event))
         return
     error = event.exit.error if isinstance(event, ActorExited) else getattr(event, "error", None)
     _log.warning("%s", describe(event), exc_info=error if isinstance(error, BaseException) else None)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from actors.runtime.envelope import Envelope
-from actors.runtime.errors import ActorRestarting, ActorStopped, AskCycle, AskTimeout, MailboxFull
+from actors.runtime.errors import ActorRestarting, ActorStopped, AskCycle, MailboxFull
+from actors.runtime.measures import Measured
 from actors.runtime.queue import MessageQueue
 from actors.runtime.spec import Child
+from actors.runtime.trace import running_in
 from actors.runtime.waits import cycle, held_up, serving
 
 if TYPE_CHECKING:
@@ -27,9 +29,14 @@ class Inbox:
         self.waits: dict[Envelope, Inbox] = {}
         """The asks that this actor's handler awaits, and where they were sent to."""
         self._refuses_asks = False
+        self._clock = system.clock
+        self.measured = Measured() if system.clock is not None else None
+        """What its messages went through, over all incarnations; None where the system does not measure."""
 
     async def ask(self, message: Any) -> Any:
-        envelope = Envelope(message, True, trio.current_effective_deadline())
+        envelope = Envelope(message, True, running_in.get())
+        if self._clock is not None:
+            envelope.sent = self._clock()
         if self._refuses_asks:
             await trio.lowlevel.checkpoint()
             raise ActorRestarting(f"{self.id} is restarting; the message was not handled", self.retry_after())
@@ -38,28 +45,28 @@ class Inbox:
             await self.refuse_cycle(caller)
             caller.waits[envelope] = self
         try:
-            offer = self.queue.offer(envelope)
-            if offer == "full" and self.queue.on_full == "wait":
-                await self.queue.put(envelope)
-            elif offer != "accepted":
-                await trio.lowlevel.checkpoint()
-                raise self._full()
+            try:
+                self.queue.accept(envelope)
+            except trio.WouldBlock:
+                await self._ask_when_full(envelope)
             return await envelope.wait()
         except trio.ClosedResourceError:  # raised by the queue alone
             await trio.lowlevel.checkpoint()
             raise self._stopped() from None
-        except AskTimeout:  # raised by `expire` alone
-            await trio.lowlevel.checkpoint()  # Cancelled here, if the deadline still stands
-            if envelope.retried:
-                raise
         finally:
             if caller is not None:
                 del caller.waits[envelope]
-        return await self.ask(message)  # its owner has extended the deadline, and nobody handled it
+
+    async def _ask_when_full(self, envelope: Envelope) -> None:
+        if self.queue.on_full == "wait":
+            await self.queue.put(envelope)
+        elif self.queue.offer(envelope) != "accepted":
+            await trio.lowlevel.checkpoint()
+            raise self._full()
 
     async def tell(self, message: Any) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
-        envelope = Envelope(message, False, math.inf)
+        envelope = self._told(message)
         try:
             offer = self.queue.offer(envelope)
             if offer == "full" and self.queue.on_full == "wait" and not self._waits_for_the_teller():
@@ -75,10 +82,17 @@ class Inbox:
 
     def try_tell(self, message: Any) -> bool:
         try:
-            return self.queue.offer(Envelope(message, False, math.inf)) == "accepted"
+            return self.queue.offer(self._told(message)) == "accepted"
         except trio.ClosedResourceError:
             self.system.dead_letters.record(self.id, message, "stopped")
             return False
+
+    def _told(self, message: Any) -> Envelope:
+        trace = running_in.get()
+        envelope = Envelope(message, False, None if trace is None else trace.linked())
+        if self._clock is not None:
+            envelope.sent = self._clock()
+        return envelope
 
     def retry_after(self) -> float:
         return max(0.0, self.backoff_until - trio.current_time())

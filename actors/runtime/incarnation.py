@@ -6,18 +6,17 @@ once while a tree stops in order. `on_stop` runs after that scope, in one with a
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from actors.runtime.actor import Actor
 from actors.runtime.cause import root_cause
-from actors.runtime.envelope import Envelope
-from actors.runtime.errors import InjectedCrash, Killed, NeverAnswered, Reject, StartTimeout
-from actors.runtime.events import Exit, LaterDropped, ShutdownOverrun, StopFailed
-from actors.runtime.intake import Intake
-from actors.runtime.later import Later, OpenLaters
+from actors.runtime.errors import Killed, StartTimeout
+from actors.runtime.events import Exit, ShutdownOverrun, StopFailed
+from actors.runtime.hand import Hand
+from actors.runtime.trace import running_in
 from actors.runtime.waits import serving
 
 if TYPE_CHECKING:
@@ -40,15 +39,13 @@ class Incarnation:
         self.nursery: trio.Nursery | None = None  # of the spawned tasks
         self.exit: Exit | None = None
         self.actor: Actor[Any] | None = None
+        self.reported = False
         self._scope = trio.CancelScope(shield=True)
         self._stop_requested = False
         self._drain = False  # a requested stop is for good: what is queued is handled first
         self._killed = False
         self._end = cell.system.stop_by  # absolute: on_stop must have returned by then
-        self._in_hand: list[Envelope] = []
-        self._in_hand_since: float | None = None
-        self.laters = OpenLaters(self._deliver, self._never_answered)
-        self._intake = Intake(cell, self.laters)
+        self.hand = Hand(cell, self._is_cancelled)
 
     # Asked by the cell.
 
@@ -66,8 +63,8 @@ class Incarnation:
 
     def request_end(self) -> None:
         """Serve no more messages after those in hand."""
-        self._intake.close()
-        self.laters.wake()
+        self.hand.intake.close()
+        self.hand.laters.wake()
 
     def kill(self) -> None:
         """Cancel what is in hand and what was spawned, now."""
@@ -82,14 +79,8 @@ class Incarnation:
             now = trio.current_time()
             self._scope.deadline = min(self._scope.deadline, now + (self._end - now) * DRAIN_SHARE)
 
-    def in_hand_since(self) -> float | None:
-        """When the oldest message in hand was taken; one whose Later is open is in hand."""
-        since = self.laters.since()
-        return self._in_hand_since if since is None else since
-
-    def load(self) -> int:
-        """How many messages are in hand."""
-        return len(self._in_hand) + len(self.laters)
+    def _is_cancelled(self) -> bool:
+        return self._scope.cancel_called or self.nursery is None or self.nursery.cancel_scope.cancel_called
 
     # The life.
 
@@ -98,11 +89,13 @@ class Incarnation:
         error: BaseException | None = None
         self.task = trio.lowlevel.current_task()
         serving.set(self)
+        running_in.set(None)  # not that of whoever started it
         try:
             with self._scope:
                 try:
+                    ready_by = trio.current_time() + self.cell.spec.start_timeout
                     actor = self._create()
-                    await self._live(actor)
+                    await self._live(actor, ready_by)
                 except BaseException as caught:
                     error = root_cause(caught)
                     if error is None:
@@ -112,102 +105,51 @@ class Incarnation:
             if overrun and not self._killed:
                 self.cell.system.report(ShutdownOverrun(self.cell.id, "drain", self.cell.spec.shutdown))
             self._settle_hand(error)
+            running_in.set(None)
             if actor is not None and self.became_ready:
                 await self._stop(actor)
         finally:
-            self._intake.close()
+            self.hand.intake.close()
             self._finish(error)
 
     def _create(self) -> Actor[Any]:
         actor = self.cell.spec.factory()
         if not isinstance(actor, Actor):
-            raise TypeError(f"the factory of {self.cell.id} returned {type(actor).__name__}, not an Actor")
+            hint = ""
+            if isinstance(actor, Coroutine):
+                actor.close()
+                hint = "; a factory is called and not awaited: what takes time belongs into on_start"
+            raise TypeError(f"the factory of {self.cell.id} returned {type(actor).__name__}, not an Actor{hint}")
         actor._cell = self.cell
         self.actor = actor
         return actor
 
-    async def _live(self, actor: Actor[Any]) -> None:
-        timeout = self.cell.spec.start_timeout
+    async def _live(self, actor: Actor[Any], ready_by: float) -> None:
         async with trio.open_nursery() as nursery:
             actor._nursery = self.nursery = nursery
-            with trio.move_on_after(timeout) as start:
-                await actor.on_start()
-            if start.cancelled_caught:
-                raise StartTimeout(f"{self.cell.id}: on_start took longer than start_timeout={timeout} s")
+            await self._start(actor, ready_by)
             self.became_ready = True
             self.cell.became_ready()
             self.started.set()
-            await self._serve(actor)
+            await self.hand.serve(actor)
             with trio.move_on_after(self.cell.spec.shutdown):
-                while self.laters.any_awaited():
-                    await self.laters.wait()
+                while self.hand.laters.any_awaited():
+                    await self.hand.laters.wait()
             nursery.cancel_scope.cancel()
 
-    async def _serve(self, actor: Actor[Any]) -> None:
-        """Take what is queued, hand it over, settle the results; until there is nothing more to take."""
-        step = self._step_batch if actor.handle_batch is not None else self._step_single
-        handler: Callable[[Any], Awaitable[Any]] = actor.handle_batch or actor.handle
-        limit = actor.batch_limit if actor.handle_batch is not None else 1
-        while (batch := await self._intake.take(limit)) is not None:
-            if not batch:
-                continue
-            self._in_hand = batch
-            self._in_hand_since = trio.current_time()
-            if self.cell.crash_next:
-                self.cell.crash_next = False
-                raise InjectedCrash(f"{self.cell.id} was told to crash on its next message")
-            await step(handler, batch)
-            self._in_hand = []
-            self._in_hand_since = None
-
-    async def _step_single(self, handle: Callable[[Any], Awaitable[Any]], batch: list[Envelope]) -> None:
-        envelope = batch[0]
-        try:
-            result = await handle(envelope.message)
-        except Reject as refusal:
-            result = refusal
-        self._settle(envelope, result)
-
-    async def _step_batch(self, handle_batch: Callable[[Any], Awaitable[Any]], batch: list[Envelope]) -> None:
-        results = await handle_batch([envelope.message for envelope in batch])
-        if len(results) != len(batch):
-            raise TypeError(f"{self.cell.id}: handle_batch returned {len(results)} results for {len(batch)} messages")
-        for envelope, result in zip(batch, results, strict=True):
-            self._settle(envelope, result)
-
-    def _settle(self, envelope: Envelope, result: Any) -> None:
-        if isinstance(result, Later):
-            self.laters.add(result, envelope, self._in_hand_since)
-        elif isinstance(result, Reject):
-            self._deliver(envelope, False, result.error)
-        else:
-            self._deliver(envelope, True, result)
-
-    def _deliver(self, envelope: Envelope, ok: bool, result: Any) -> None:
-        cell = self.cell
-        cell.handled += 1
-        if not ok and not envelope.is_ask:
-            cell.system.dead_letters.record(cell.id, envelope.message, "rejected")
-        delivered = envelope.answer(result) if ok else envelope.reject(result)
-        if not delivered and envelope.abandoned:
-            cell.system.dead_letters.record(cell.id, envelope.message, "late")
-
-    def _never_answered(self, envelope: Envelope) -> bool:
-        cell = self.cell
-        if self._scope.cancel_called or self.nursery is None or self.nursery.cancel_scope.cancel_called:
-            return False
-        cell.system.report(LaterDropped(cell.id, type(envelope.message).__name__))
-        envelope.fail(NeverAnswered(f"{cell.id} dropped its promise to answer later; it may have been handled"))
-        return True
+    async def _start(self, actor: Actor[Any], ready_by: float) -> None:
+        with trio.move_on_at(ready_by) as start:
+            await actor.on_start()
+        # A factory, or an on_start without a checkpoint, holds up the loop: nothing can cut that short.
+        if start.cancelled_caught or trio.current_time() > ready_by:
+            timeout = self.cell.spec.start_timeout
+            raise StartTimeout(f"{self.cell.id}: on_start took longer than start_timeout={timeout} s, factory included")
 
     # The end.
 
     def _settle_hand(self, error: BaseException | None) -> None:
         """After the tasks have ended: answer for the messages in hand and the open Laters, in order of arrival."""
-        # Once each: a batch may fail half settled.
-        in_hand = list(dict.fromkeys([*self.laters.take_all(), *self._in_hand]))
-        self._in_hand = []
-        self._in_hand_since = None
+        in_hand = self.hand.give_up()
         if in_hand:
             self.cell.crashed(in_hand, error or self._cut_off_by())
         elif error is not None:

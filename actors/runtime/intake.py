@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from actors.runtime.dead_letters import Reason
 from actors.runtime.envelope import Envelope
 from actors.runtime.later import OpenLaters
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 # A batch costs one schedule point, so that other tasks run; so do this many messages handed over one by one.
 MESSAGES_A_TURN = 16
+# trio looks at deadlines once a pass of its loop. Who comes back later than this may have been in a pass that took
+# long, in which an asker's time has run out unseen. In seconds.
+LONG_PASS = 0.001
 
 
 class Intake:
@@ -23,8 +27,15 @@ class Intake:
         self._cell = cell
         self._laters = laters
         self._receiver = cell.queue.open_receiver()
+        self._receive_nowait = self._receiver.receive_nowait
+        self._clock = cell.system.now
         self._leave_queue = False
         self._since_schedule_point = 0
+        self.taken_at = self._clock()
+        self.now: float | None = None
+        """The time, where whoever takes the next message knows it."""
+        self.drained = False
+        """Whether nothing was left in the mailbox by what was taken last."""
 
     def close(self) -> None:
         """Give nothing more."""
@@ -33,34 +44,40 @@ class Intake:
 
     async def take(self, limit: int) -> list[Envelope] | None:
         """The next messages to hand over, without those whose asker no longer waits; None: stop serving."""
+        now, self.now = self.now, None
         if self._cell.retry:
             return await self._take_retry()
-        receiver = self._receiver
+        receive_nowait = self._receive_nowait
+        first: Envelope | None = None
         try:
             # Messages first, then one schedule point a batch, in which more may arrive.
-            first = receiver.receive_nowait()
+            first = receive_nowait()
             self._since_schedule_point += 1
             if limit > 1 or self._since_schedule_point >= MESSAGES_A_TURN:
                 self._since_schedule_point = 0
                 await trio.lowlevel.cancel_shielded_checkpoint()
+                now = None
         except trio.WouldBlock:
-            try:
-                first = await receiver.receive()
-            except (trio.EndOfChannel, trio.ClosedResourceError):
-                return None
+            pass  # to wait in here would keep the exception for as long
         except (trio.EndOfChannel, trio.ClosedResourceError):
             return None
+        if first is None:
+            try:
+                first = await self._receiver.receive()
+            except (trio.EndOfChannel, trio.ClosedResourceError):
+                return None
+            now = None
         taken = [first]
         try:
             while len(taken) < limit:
-                taken.append(receiver.receive_nowait())
+                taken.append(receive_nowait())
         except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
             pass
-        now = trio.current_time()
-        for envelope in taken:
-            if envelope.abandoned or envelope.deadline <= now:
-                return self._without_expired(taken, now)
-        return taken
+        self.drained = len(taken) < limit
+        before, self.taken_at = self.taken_at, self._clock() if now is None else now
+        if self.taken_at - before > LONG_PASS:
+            return await self._let_expire(taken)
+        return self._awaited(taken, "abandoned")
 
     async def _take_retry(self) -> list[Envelope] | None:
         """One message that was in hand at the crash: alone, so that one that crashes again hurts no other.
@@ -72,12 +89,12 @@ class Intake:
             await trio.lowlevel.checkpoint()
             if self._leave_queue:
                 return None
-            return self._without_expired([self._cell.retry.popleft()], trio.current_time())
+            return await self._let_expire([self._cell.retry.pop(0)])
         try:
             with trio.CancelScope() as retry_due:
                 self._laters.on_settled = retry_due.cancel
                 first = await self._receiver.receive()
-                return self._without_expired([first], trio.current_time())
+                return await self._let_expire([first])
         except trio.EndOfChannel:
             await self._laters.wait()  # stopping, with the mailbox empty: what is given again is still ours
         except trio.ClosedResourceError:
@@ -86,11 +103,23 @@ class Intake:
             self._laters.on_settled = None
         return []
 
-    def _without_expired(self, taken: list[Envelope], now: float) -> list[Envelope]:
-        alive = []
+    async def _let_expire(self, taken: list[Envelope]) -> list[Envelope]:
+        """*taken* without those whose time has run out in this very pass of the loop."""
+        taken = self._awaited(taken, "abandoned")
+        if trio.lowlevel.current_statistics().seconds_to_next_deadline <= 0:
+            await trio.lowlevel.cancel_shielded_checkpoint()  # the next pass begins with cancelling those
+            taken = self._awaited(taken, "expired")
+        self.taken_at = self._clock()
+        return taken
+
+    def _awaited(self, taken: list[Envelope], otherwise: Reason) -> list[Envelope]:
+        """Those that are not abandoned; the others go to dead letters for that reason."""
         for envelope in taken:
-            if envelope.abandoned or envelope.deadline <= now:
-                self._cell.expire(envelope)
-            else:
-                alive.append(envelope)
-        return alive
+            if envelope.abandoned:
+                break
+        else:
+            return taken
+        for envelope in taken:
+            if envelope.abandoned:
+                self._cell.system.dead_letters.record(self._cell.id, envelope.message, otherwise)
+        return [envelope for envelope in taken if not envelope.abandoned]

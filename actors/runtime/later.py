@@ -58,27 +58,29 @@ class OpenLaters:
     It holds no `Later`: only so can one be seen to be dropped.
 
     Args:
-        deliver: called with each answer.
+        deliver: called with each answer and the time when its message was taken in hand.
         unanswered: called with the envelope of a Later that nobody holds any more; returns whether that is
             settled now. (Not in the midst of a crash: tasks drop what they held, and the crash decides about it.)
     """
 
-    def __init__(self, deliver: Callable[[Envelope, bool, Any], None], unanswered: Callable[[Envelope], bool]) -> None:
+    def __init__(
+        self, deliver: Callable[[Envelope, bool, Any, float], None], unanswered: Callable[[Envelope], bool]
+    ) -> None:
         self._deliver = deliver
         self._unanswered = unanswered
         self._token = trio.lowlevel.current_trio_token()
-        self._open: dict[Envelope, float | None] = {}
+        self._open: dict[Envelope, float] = {}
         self._settled: trio.Event | None = None
         self.on_settled: Callable[[], None] | None = None
         """Called after each answer."""
 
-    def add(self, later: Later, envelope: Envelope, since: float | None) -> None:
+    def add(self, later: Later, envelope: Envelope, since: float) -> None:
         """*since*: when the message was taken in hand."""
         result = later._bind(envelope, self)
         if result is None:
             self._open[envelope] = since
         else:
-            self._deliver(envelope, *result)
+            self._deliver(envelope, *result, since)
 
     def __contains__(self, envelope: Envelope) -> bool:
         return envelope in self._open
@@ -89,8 +91,7 @@ class OpenLaters:
     def settle(self, envelope: Envelope, ok: bool, result: Any) -> None:
         """An answer after the incarnation has ended reaches nobody, and is no error."""
         if envelope in self._open:
-            del self._open[envelope]
-            self._deliver(envelope, ok, result)
+            self._deliver(envelope, ok, result, self._open.pop(envelope))
             self.wake()
 
     def drop(self, envelope: Envelope) -> None:

@@ -67,12 +67,14 @@ class Monitors:
     def __init__(self, id: str) -> None:
         self._id = id
         self._down: Down | None = None
-        self._watching: WeakSet[Monitor] = WeakSet()
+        self._watching: WeakSet[Monitor] | None = None  # most are never watched, and it is large
 
     def open(self) -> Monitor:
         """Watch the incarnation there is or the first to come; when the last one is down, that is its Down."""
         monitor = Monitor(self._down)
         if self._down is None:
+            if self._watching is None:
+                self._watching = WeakSet()
             self._watching.add(monitor)
         return monitor
 
@@ -85,8 +87,8 @@ class Monitors:
         one that has nothing to come is remembered as such."""
         if self._down is None:
             self._down = Down(self._id, reason, next)
-            for monitor in list(self._watching):
+            for monitor in list(self._watching or ()):
                 monitor._set(self._down)
-            self._watching.clear()
+            self._watching = None
         elif next == "end" and self._down.next == "restart":
             self._down = Down(self._id, self._down.reason, next)

@@ -18,7 +18,7 @@ class MessageQueue:
     closing that one wakes the reader and leaves the queue as it is.
     """
 
-    __slots__ = ("_lose", "_receive", "_send", "capacity", "on_full")
+    __slots__ = ("_lose", "_receive", "_send", "accept", "capacity", "on_full")
 
     def __init__(self, mailbox: Mailbox, lose: Callable[[Envelope], None]) -> None:
         """*lose* is called with each message that the policy gives up."""
@@ -26,6 +26,8 @@ class MessageQueue:
         self.capacity = mailbox.capacity
         self.on_full = mailbox.on_full
         self._send, self._receive = trio.open_memory_channel[Envelope](mailbox.capacity)
+        self.accept = self._send.send_nowait
+        """The quick half of `offer`: put it in, or raise trio.WouldBlock; trio.ClosedResourceError after `close`."""
 
     def open_receiver(self) -> trio.MemoryReceiveChannel[Envelope]:
         return self._receive.clone()
@@ -35,7 +37,7 @@ class MessageQueue:
         under `drop_new`; or `full`. Raises trio.ClosedResourceError after `close`.
         """
         try:
-            self._send.send_nowait(envelope)
+            self.accept(envelope)
         except trio.WouldBlock:
             if self.on_full == "drop_new":
                 self._lose(envelope)
@@ -43,7 +45,7 @@ class MessageQueue:
             if self.on_full != "drop_old":
                 return "full"
             oldest = self._receive.receive_nowait()
-            self._send.send_nowait(envelope)
+            self.accept(envelope)
             self._lose(oldest)
         return "accepted"
 

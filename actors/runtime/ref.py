@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import trio
@@ -20,8 +21,8 @@ class Port(Protocol):
     id: str
     monitors: Monitors
 
-    async def ask(self, message: Any) -> Any: ...
-    async def tell(self, message: Any) -> None: ...
+    def ask(self, message: Any) -> Coroutine[Any, Any, Any]: ...
+    def tell(self, message: Any) -> Coroutine[Any, Any, None]: ...
     def try_tell(self, message: Any) -> bool: ...
     async def end(self, how: Ending) -> None: ...
 
@@ -38,25 +39,27 @@ class Ref(Generic[M]):
     def __repr__(self) -> str:
         return f"<Ref {self.id}>"
 
-    async def ask(self, message: M, timeout: float | None = None) -> Any:
+    def ask(self, message: M, timeout: float | None = None) -> Coroutine[Any, Any, Any]:
         """Send *message* and wait for its answer.
 
         With *timeout* (seconds) it raises `AskTimeout` when that passes; with None the caller's own cancel
         scope is the deadline. Raises one of the `ActorError`s, never silence. Cancelled while the message
         is queued: it is not handled; later: it may be.
         """
-        if timeout is None:
-            return await self._cell.ask(message)
+        # The cell's own coroutine: each one in between would cost every switch of tasks a step more.
+        return self._cell.ask(message) if timeout is None else self._ask_within(message, timeout)
+
+    async def _ask_within(self, message: M, timeout: float) -> Any:
         with trio.move_on_after(timeout):
             return await self._cell.ask(message)
         raise AskTimeout(f"{self.id} did not answer within {timeout} s; the message may have been handled")
 
-    async def tell(self, message: M) -> None:
+    def tell(self, message: M) -> Coroutine[Any, Any, None]:
         """Send *message* without an answer. Waits for room where the mailbox's policy is to wait.
 
         Raises `MailboxFull` (policy `reject`) or `ActorStopped`. Cancelled: it was not sent.
         """
-        await self._cell.tell(message)
+        return self._cell.tell(message)
 
     def try_tell(self, message: M) -> bool:
         """Send *message* if it can be accepted now; never waits, never raises. True: it is queued."""

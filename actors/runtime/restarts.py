@@ -24,6 +24,9 @@ class Run:
         self.started = trio.Event()
         self.exited = trio.Event()
         self.exit: Exit | None = None
+        self.reported = False
+        self.failed = False
+        """It gives up, or a child of it did not start: the others are stopped for that."""
         self.final = False
         self.scope = trio.CancelScope()
         # Unbounded, but holds at most one exit of each incarnation. The number is the incarnation's.

@@ -3,7 +3,6 @@
 The words are OTP's: child specification, strategy, intensity, permanent, transient, temporary.
 """
 
-import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -194,16 +193,3 @@ class DynamicSupervisor:
 
 
 Spec = Child | Supervisor | Pool | DynamicSupervisor
-
-
-def validate(tree: Supervisor, shutdown_deadline: float) -> None:
-    """Raise ValueError for a tree that could not work: duplicate ids, a budget above the deadline."""
-    seen: set[str] = set()
-    for node in tree.walk():
-        if node.id in seen:
-            raise ValueError(f"two nodes of the tree are called {node.id!r}; ids are unique in the whole tree")
-        seen.add(node.id)
-        if isinstance(node, Child) and not node.shutdown <= shutdown_deadline and not math.isinf(shutdown_deadline):
-            raise ValueError(
-                f"{node.id}: shutdown={node.shutdown} s is above the system's shutdown_deadline={shutdown_deadline} s"
-            )

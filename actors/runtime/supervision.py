@@ -13,7 +13,7 @@ import trio
 
 from actors.runtime.cell import Cell, State
 from actors.runtime.errors import SupervisorGaveUp
-from actors.runtime.events import ActorExited, Exit, Next
+from actors.runtime.events import ActorExited, ActorTakenDown, Exit, Next
 from actors.runtime.intensity import Intensity
 from actors.runtime.monitors import Monitors
 from actors.runtime.restarts import Restart, Run
@@ -73,6 +73,9 @@ class SupervisorNode:
             run.final = run.final or final
             run.scope.cancel()
             await run.exited.wait()
+        if run is not None and run.exit is not None and self.parent is not None:
+            event = ActorTakenDown if run.exit.kind == "stopped" else ActorExited
+            self.report_exit(run.exit, *self.parent.stop_leads_to(self, final=final), event)
         if final:
             self.close()
         elif not self.closed:
@@ -112,6 +115,29 @@ class SupervisorNode:
         self.consecutive_failures = self.spec.backoff.consecutive(self.consecutive_failures, ready_for, 0)
         return self.spec.backoff.delay(self.consecutive_failures, self.system.rng.random())
 
+    def stop_leads_to(self, child: Node, *, final: bool) -> tuple[float, Next]:
+        """The delay (seconds) and the next step after a stop of *child* that nobody has decided about."""
+        if final:
+            return 0.0, "end"
+        if self._run is not None and self._run.failed:
+            return 0.0, "escalate"
+        for restart in self._restarts:
+            if child in restart.nodes:
+                return max(0.0, restart.due - trio.current_time()), "restart"
+        return (0.0, "restart") if self.parent is None else self.parent.stop_leads_to(self, final=False)
+
+    def report_exit(
+        self,
+        exit: Exit,
+        delay: float,
+        next: Next,
+        event: type[ActorExited] | type[ActorTakenDown] = ActorExited,
+    ) -> None:
+        """Once an incarnation, whoever comes first."""
+        if self._run is not None and not self._run.reported:
+            self._run.reported = True
+            self.system.report_exit(event(self.id, exit, self.restarts, delay, next))
+
     def child_exited(self, child: Node, exit: Exit) -> None:
         """A child ended by itself. Called from the child's task; the supervisor's own task decides.
 
@@ -134,6 +160,7 @@ class SupervisorNode:
                         self._set_state("ready")
                         run.started.set()
                         ended = await self._watch_children(run)
+                run.failed = ended is not None
                 await self._stop_children(run)
         exit = ended or Exit("stopped")
         self.last_error = exit.error or self.last_error
@@ -143,6 +170,7 @@ class SupervisorNode:
             run.started.set()
         elif exit.kind == "gave_up":
             if self.parent is None:
+                self.report_exit(exit, 0.0, "end")
                 self.system.fail(cast(BaseException, exit.error))
             else:
                 self.parent.child_exited(self, exit)
@@ -161,9 +189,7 @@ class SupervisorNode:
         while True:
             child, incarnation, exit = await run.receive.receive()
             if child.closed or incarnation != child.incarnation:
-                # A group restart has replaced it since, or a stop has ended it.
-                self._report(child, exit, 0.0, "end" if child.closed else "restart")
-                continue
+                continue  # a group restart has replaced it since, or a stop has ended it
             gave_up = await self._child_down(run, child, exit)
             if gave_up is not None:
                 return gave_up
@@ -253,7 +279,7 @@ class SupervisorNode:
         return error
 
     def _report(self, child: Node, exit: Exit, delay: float, next: Next) -> None:
-        self.system.report(ActorExited(child.id, exit, child.restarts, delay, next))
+        child.report_exit(exit, delay, next)
         child.monitors.down(exit, next)
 
     def _set_state(self, state: State) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,19 +15,26 @@ from actors.runtime.cell import Cell
 from actors.runtime.dead_letters import DeadLetters
 from actors.runtime.dynamic import DynamicNode, DynamicRef
 from actors.runtime.errors import SupervisorGaveUp
-from actors.runtime.events import Event, Observer, log_event
+from actors.runtime.events import ActorExited, ActorTakenDown, Event, Observer, log_event
+from actors.runtime.measures import ActorMetrics
 from actors.runtime.nodes import build
 from actors.runtime.pool import PoolNode
 from actors.runtime.ref import Ref
-from actors.runtime.spec import Supervisor, validate
+from actors.runtime.spec import Supervisor
 from actors.runtime.supervision import Node, SupervisorNode
+from actors.runtime.validation import doubts, validate
+
+_log = logging.getLogger("actors.runtime")
 
 
 class System:
     """What `open_system` yields. Everything here is immediate; nothing waits."""
 
-    def __init__(self, tree: Supervisor, rng: Random, observer: Observer) -> None:
+    def __init__(self, tree: Supervisor, rng: Random, observer: Observer, metrics: bool) -> None:
         self.rng = rng
+        self.now = trio.lowlevel.current_clock().current_time
+        """`trio.current_time`, at half its price."""
+        self.clock = self.now if metrics else None
         self.dead_letters = DeadLetters()
         self.failure: BaseException | None = None
         self.stop_by = math.inf
@@ -73,8 +81,18 @@ class System:
         """
         return self.root.snapshot()
 
+    def metrics(self) -> dict[str, ActorMetrics]:
+        """By the ids of all actors that there are; empty unless `open_system(..., metrics=True)` was asked for."""
+        cells = [node for node in self._nodes.values() if isinstance(node, Cell)]
+        return {cell.id: cell.measured.read() for cell in cells if cell.measured is not None}
+
     def report(self, event: Event) -> None:
         self._observer(event)
+
+    def report_exit(self, event: ActorExited | ActorTakenDown) -> None:
+        """The stop of the system is one thing, and no news of each actor that it stops."""
+        if isinstance(event, ActorExited) or self.stop_by == math.inf:
+            self.report(event)
 
     def fail(self, error: BaseException) -> None:
         """End the system with *error*: cancels the body of `open_system`, which stops the tree in order."""
@@ -86,6 +104,7 @@ class System:
     async def _stop(self, deadline: float) -> None:
         """Stop the tree in order within *deadline* seconds, also whatever is stopping or restarting already."""
         self.stop_by = trio.current_time() + deadline
+        self.dead_letters.quiet()
         for node in self._nodes.values():
             if isinstance(node, Cell):
                 node.end_by(self.stop_by)
@@ -115,6 +134,7 @@ async def open_system(
     shutdown_deadline: float = 25.0,
     rng: Random | None = None,
     observer: Observer = log_event,
+    metrics: bool = False,
 ) -> AsyncIterator[System]:
     """Start *tree* and yield its `System` when every child is ready; stop it in reverse order at the end.
 
@@ -122,18 +142,23 @@ async def open_system(
         shutdown_deadline: seconds for the whole stop, whatever the children's budgets add up to.
         rng: where backoff takes its jitter from.
         observer: is called with every runtime event, inline; it must not block or raise.
+        metrics: keep the histograms that `System.metrics` reads.
 
-    Raises ValueError for a tree that cannot work, before anything runs; `SupervisorGaveUp`, bare, when a
+    Raises ValueError for a tree that cannot work, before anything runs; warns in the log about numbers that do not
+    go together (`actors.runtime.validation`). `SupervisorGaveUp`, bare, when a
     first start fails or the root's intensity is exceeded (the body is cancelled then). What the body raises
     comes out bare as well. Cancelled: the tree is stopped in order first, within the deadline.
     """
     validate(tree, shutdown_deadline)
-    system = System(tree, rng or Random(), observer)
+    for doubt in doubts(tree, shutdown_deadline):
+        _log.warning("%s", doubt)
+    system = System(tree, rng or Random(), observer, metrics)
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
         try:
             with trio.CancelScope() as body:
                 system._body = body
+                system.dead_letters.log_in(nursery)
                 failure = await system.root.start(nursery)
                 if failure is not None:
                     raise failure.error or SupervisorGaveUp(f"{tree.id} was stopped while it started")

@@ -1,18 +1,26 @@
-"""Starts the FastAPI peer: one uvicorn worker, httptools and uvloop. It has no consumers, so no backlog."""
+"""Starts the FastAPI peers: one uvicorn worker, httptools and uvloop. They have no consumers, so no backlog."""
 
 import sqlite3
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from bench.load import ORIGIN
-from bench.peers.http_peer import SCOPES, SUBJECT, HttpPeer
+from bench.peers.http_peer import SCOPES, SUBJECT, UsersPeer
 from bench.process import Process, free_port, output_of
 from bench.registry import Session
 
-APP = "bench.peers.fastapi_app"
+APP = "bench.apps.fastapi_users"
 
 
-class FastApi(HttpPeer):
+def uvicorn(app: str, port: int, session: Session, env: Mapping[str, str]) -> Process:
+    """uvicorn at its quickest, on the server's core; not yet ready."""
+    command = [sys.executable, "-m", "uvicorn", app, "--loop", "uvloop", "--http", "httptools"]
+    command += ["--no-access-log", "--log-level", "warning", "--port", str(port)]
+    return Process(command, env, session.folder / "log", session.layout.server_core)
+
+
+class FastApi(UsersPeer):
     """*audit*: `batched` or `background`, see the app."""
 
     def __init__(self, audit: str = "batched") -> None:
@@ -33,9 +41,7 @@ class FastApi(HttpPeer):
         self.token = output_of([sys.executable, "-m", APP, "token", "--subject", SUBJECT, *scopes], env)
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "uvicorn", f"{APP}:app", "--loop", "uvloop", "--http", "httptools"]
-        command += ["--no-access-log", "--log-level", "warning", "--port", str(port)]
-        self.process = Process(command, env, session.folder / "log", session.layout.server_core)
+        self.process = uvicorn(f"{APP}:app", port, session, env)
         self.process.wait_ready(f"{self.url}/openapi.json")
 
     def count_audits(self) -> tuple[int, bool]:

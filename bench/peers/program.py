@@ -15,8 +15,11 @@ GIVE_UP_S = 30.0
 class Program:
     """`python -m MODULE WORK` in a process of its own for each sample, on the server's core."""
 
+    needs: tuple[str, ...] = ()
+
     def __init__(self, python: Path, module: str) -> None:
         self._python, self._module = python, module
+        self.kind = module  # nobody else can do its rows' work
 
     def start(self, session: Session) -> None:
         if not self._python.exists():

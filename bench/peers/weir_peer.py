@@ -2,15 +2,20 @@
 
 import json
 import re
+import subprocess
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import urlencode
 
+from bench.certificate import certificate
 from bench.load import ORIGIN
-from bench.peers.http_peer import SCOPES, SUBJECT, HttpPeer
-from bench.process import ROOT, Failed, Process, fetch, free_port, output_of
+from bench.peers.http_peer import SCOPES, SUBJECT, UsersPeer
+from bench.process import ROOT, START_S, Failed, Process, Skipped, fetch, free_port, output_of
 from bench.registry import Session
 
 PYTHON = ROOT / ".venv" / "bin" / "python"
+SUPERVISOR = (str(PYTHON), "supervisor.py")
 LAG = re.compile(rb"^weir_consumer_lag\{[^}]*\} (\S+)$", re.MULTILINE)
 COUNT_S = 10.0  # how long to page through the audit trail before an incomplete count is good enough
 
@@ -18,6 +23,7 @@ COUNT_S = 10.0  # how long to page through the audit trail before an incomplete 
 CONFIG = """\
 [server]
 bind = "127.0.0.1:{public}"
+{server}
 [admin]
 bind = "127.0.0.1:{admin}"
 [data]
@@ -36,37 +42,84 @@ key = "address"
 quota = 30000000
 window = "1m"
 burst = 1000000
+{tables}
 """
 
 
-class Weir(HttpPeer):
-    """Tokens come from the command line, backlog from `/metrics`, audits from `/audit`."""
+class WeirServer:
+    """The process, its configuration, its admin listener and its command line."""
 
     def __init__(self) -> None:
-        super().__init__()
+        self._config = Path()
         self._admin = ""
-        self._auditor = ""
+        self._process: Process | None = None
 
-    def launch(self, session: Session) -> None:
+    def launch(self, session: Session, port: int, server: str = "", tables: str = "") -> Process:
+        """Start it on *port*, with *server* in its `[server]` and *tables* at the end of the file; not yet ready.
+
+        Raises `Skipped` when this build refuses to serve TLS.
+        """
         if not PYTHON.exists():
             raise Failed("there is no .venv; run `make setup`")
-        public, admin = free_port(), free_port()
-        config = session.folder / "config.toml"
-        config.write_text(CONFIG.format(public=public, admin=admin, origin=ORIGIN))
-        self.url, self._admin = f"http://127.0.0.1:{public}", f"http://127.0.0.1:{admin}"
-        supervisor = [str(PYTHON), "supervisor.py"]
-        command = [*supervisor, "--config", str(config)]
-        self.process = Process(command, {}, session.folder / "log", session.layout.server_core)
-        self.process.wait_ready(f"{self._admin}/readyz")
-        issue = [*supervisor, "token", "issue", "--config", str(config)]
-        self.token = output_of([*issue, "--subject", SUBJECT, *(f"--scope={scope}" for scope in SCOPES)], {})
-        self._auditor = output_of([*issue, "--subject", "bench-auditor", "--scope=audit:read"], {})
+        admin = free_port()
+        self._admin, self._config = f"http://127.0.0.1:{admin}", session.folder / "config.toml"
+        text = CONFIG.format(public=port, admin=admin, origin=ORIGIN, server=server, tables=tables)
+        self._config.write_text(text)
+        if "tls_" in server:
+            self._check()
+        command = [*SUPERVISOR, "--config", str(self._config)]
+        self._process = Process(command, {}, session.folder / "log", session.layout.server_core)
+        return self._process
+
+    def wait_ready(self) -> None:
+        assert self._process is not None
+        self._process.wait_ready(f"{self._admin}/readyz")
+
+    def issue(self, subject: str, *scopes: str) -> str:
+        issue = [*SUPERVISOR, "token", "issue", "--config", str(self._config), "--subject", subject]
+        return output_of([*issue, *(f"--scope={scope}" for scope in scopes)], {})
 
     def backlog(self) -> int:
         lags = [int(float(lag)) for lag in LAG.findall(fetch(f"{self._admin}/metrics"))]
         if not lags:
             raise Failed("/metrics has no weir_consumer_lag")
         return sum(lags)
+
+    def _check(self) -> None:
+        command = [*SUPERVISOR, "check", "--config", str(self._config)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=START_S, check=False)
+        said = " ".join((done.stdout + done.stderr).split())
+        if done.returncode:
+            raise Skipped(said) if "tls_" in said else Failed(said)
+
+
+class Weir(UsersPeer):
+    """Tokens come from the command line, backlog from `/metrics`, audits from `/audit`.
+
+    *server* holds further keys of `[server]`; *tls*: HTTPS, HTTP/1.1 and HTTP/2 by ALPN.
+    """
+
+    def __init__(self, server: Mapping[str, int | str] | None = None, tls: bool = False) -> None:
+        super().__init__()
+        self._settings, self._tls = dict(server or {}), tls
+        self._server = WeirServer()
+        self._auditor = ""
+
+    def launch(self, session: Session) -> None:
+        port = free_port()
+        settings, scheme = self._settings, "http"
+        if self._tls:
+            pair, scheme = certificate(session.folder), "https"
+            settings = settings | {"tls_cert": str(pair.cert), "tls_key": str(pair.key)}
+        lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
+        self.url = f"{scheme}://127.0.0.1:{port}"
+        self.process = self._server.launch(session, port, lines)
+        self._server.wait_ready()
+        self.token = self._server.issue(SUBJECT, *SCOPES)
+        self._auditor = self._server.issue("bench-auditor", "audit:read")
+
+    def backlog(self) -> int:
+        return self._server.backlog()
 
     def count_audits(self) -> tuple[int, bool]:
         found, where = 0, {"subject": SUBJECT, "limit": "200"}

@@ -10,7 +10,7 @@ def row(name: str, what: str, unit: str, peers: tuple[str, ...], better: str = "
     def measure(peer: Program, session: Session) -> Sample:
         return peer.measure(name, session)
 
-    return Row(name, what, unit, peers, measure, better, layouts=("pinned",), fixed_peers=True)
+    return Row(name, what, unit, peers, measure, better, layouts=("pinned",))
 
 
 ASKED = ("actors", "pykka", "channels")

@@ -10,6 +10,9 @@ from hypercorn.config import Config
 from hypercorn.logging import Logger
 from hypercorn.typing import ResponseSummary, WWWScope
 
+from gateway.http1.connection import Ends
+from gateway.http1.exchange import Exchange
+
 access = structlog.get_logger("gateway.access")
 server = structlog.get_logger("gateway.server")
 
@@ -64,13 +67,15 @@ class SilentAccess(StructlogLogger):
 
 
 class ServerConfig(Config):
-    """*clock*: Unix seconds, for the Date header."""
+    """*clock*: Unix seconds, for the Date header. *max_requests*: of one connection."""
 
-    def __init__(self, *, log_requests: bool, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, *, log_requests: bool, max_requests: int = 10_000, clock: Callable[[], float] = time.time
+    ) -> None:
         self.errorlog = None
         self.accesslog = None
         self.logger_class = StructlogLogger if log_requests else SilentAccess
-        self.keep_alive_max_requests = 10_000
+        self.keep_alive_max_requests = max_requests
         self._clock = clock
         self._second = 0
         self._headers: list[tuple[bytes, bytes]] = []
@@ -81,3 +86,17 @@ class ServerConfig(Config):
             self._second = int(now)
             self._headers = [(b"date", format_date_time(now).encode("ascii")), (b"server", b"weir")]
         return list(self._headers)
+
+
+def log_exchange(exchange: Exchange, ends: Ends, seconds: float) -> None:
+    """The `request` event of one request on an HTTP/1.1 connection of ours."""
+    message = exchange.message
+    access.info(
+        "request",
+        method=message.method,
+        path=message.target.partition(b"?")[0].decode("latin-1"),
+        status=exchange.status,
+        seconds=round(seconds, 6),
+        client=ends.client[0] if ends.client else "",
+        request_id=exchange.request_id,
+    )

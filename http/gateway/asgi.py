@@ -1,4 +1,4 @@
-"""Between ASGI, as Hypercorn speaks it, and the pipeline: bytes in, one `Request`; one `Response`, bytes out."""
+"""The public listener's app: `Request`s in, from HTTP/1.1 connections of ours or by ASGI (HTTP/2, WebSocket)."""
 
 from collections.abc import Callable
 
@@ -7,29 +7,29 @@ import trio
 from gateway import ids
 from gateway.address import LOCAL, TrustedProxies, normalised
 from gateway.asgi_types import App, Message, Receive, Scope, Send
+from gateway.asgi_wire import AsgiWire
+from gateway.http1.connection import Ends
+from gateway.http1.exchange import Exchange
+from gateway.http1.parser import split_target
 from gateway.paths import PathError, canonical
-from gateway.pipeline import Pipeline
+from gateway.pipeline import Admission, Pipeline
 from gateway.problem import ProblemError
-from gateway.request import Headers, Request, Response
+from gateway.refusals import unavailable
+from gateway.request import ClientGone, Headers, Request, Response
+from gateway.server import NativeApp
 from gateway.trace import traceparent
 
-_CHUNK = 64 * 1024
-_LINGER_S = 2.0
-_CLOSE = (b"connection", b"close")
 _FORWARDED = (b"x-forwarded-", b"x_forwarded_", b"forwarded", b"x-real-ip")
 
 
-class _Gone(Exception):
-    """The client left before its request was complete: there is nobody to answer."""
-
-
-class GatewayApp:
-    """The ASGI app of the public listener.
+class GatewayApp(NativeApp):
+    """The app of the public listener.
 
     Args:
-        max_body: bytes of a request's body; more is a 413 problem.
-        body_timeout: seconds from the head of a request to the end of its body; then 408.
-        write_timeout: seconds in which the client must take each 64 KiB of an answer.
+        max_body: bytes of a request's body, where its route does not say otherwise; more is a 413 problem.
+        body_timeout: seconds that a body may stand still, over HTTP/2; then 408.
+        write_timeout: seconds in which the client must take each 64 KiB of an answer, over HTTP/2.
+        max_in_flight: requests at work at once; one more is a 503 problem. This is what keeps the others quick.
 
     A client that disconnects cancels nothing: what its request started is finished, and the answer dropped.
     """
@@ -42,6 +42,7 @@ class GatewayApp:
         max_body: int = 1024 * 1024,
         body_timeout: float = 30.0,
         write_timeout: float = 12.0,
+        max_in_flight: int = 512,
         new_id: Callable[[], str] = ids.new_id,
     ) -> None:
         self._pipeline = pipeline
@@ -49,7 +50,48 @@ class GatewayApp:
         self._max_body = max_body
         self._body_timeout = body_timeout
         self._write_timeout = write_timeout
+        self._max_in_flight = max_in_flight
+        self._in_flight = 0
         self._new_id = new_id
+
+    # HTTP/1.1.
+
+    async def serve(self, exchange: Exchange, ends: Ends) -> None:
+        message = exchange.message
+        request = self._request(
+            message.method, message.headers, "https" if ends.tls else "http", message.version, ends.client
+        )
+        exchange.request_id = request.id
+        exchange.body_limit = self._max_body
+        request.wire = exchange
+        raw, request.query = split_target(message.target, request.header(b"host"))
+        response = await self._answer(request, raw)
+        if not response.sent:
+            await exchange.respond(response)
+
+    async def _answer(self, request: Request, raw_path: bytes) -> Response:
+        """Raises ClientGone."""
+        try:
+            request.path = _path(raw_path, request.method)
+            if self._in_flight >= self._max_in_flight:
+                raise unavailable("the server has as many requests at work as it may have", 1.0)
+        except ProblemError as error:
+            return self._pipeline.refuse(request, error)
+        self._in_flight += 1
+        try:
+            return await self._pipeline.handle(request)
+        finally:
+            self._in_flight -= 1
+
+    def takes_upgrade(self, exchange: Exchange) -> bool:
+        """A WebSocket to an upstream is tunnelled, byte for byte; one to an application is Hypercorn's to speak."""
+        raw, _ = split_target(exchange.message.target, None)
+        try:
+            return self._pipeline.leads_upstream(_path(raw, exchange.message.method))
+        except ProblemError:
+            return True
+
+    # HTTP/2 and WebSocket, by ASGI.
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["type"]:
@@ -59,42 +101,52 @@ class GatewayApp:
                 await self._websocket(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = self._request(scope)
-        has_body = _has_body(scope)
+        request = self._request_of(scope, scope["method"], scope["scheme"])
+        wire = AsgiWire(
+            scope, receive, send, body_limit=self._max_body, body_timeout=self._body_timeout,
+            write_timeout=self._write_timeout,
+        )  # fmt: skip
+        request.wire = wire
         try:
-            request.path = _path(scope)
-            if has_body:
-                self._check_framing(request)
-                request.body = await self._read_body(receive)
-        except _Gone:
+            response = await self._answer(request, scope["raw_path"])
+        except ClientGone:
             return
-        except ProblemError as error:
-            response = self._pipeline.refuse(request, error)
-            if has_body:
-                await self._respond_early(request, response, receive, send)
-            else:
-                await self._respond(request, response, send)
-            return
-        await self._respond(request, await self._pipeline.handle(request), send)
+        if not response.sent:
+            await wire.respond(response)
+        else:
+            await wire.finish()
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse the handshake, which is a GET: as a problem, like any other answer."""
-        await receive()
-        request = self._request({**scope, "method": "GET", "scheme": scope["scheme"].replace("ws", "http")})
-        response = self._pipeline.refuse(request, ProblemError(403, "no WebSocket is served here"))
-        start = _start(response, keep_length=False)
-        headers = [*start["headers"], *([_CLOSE] if request.http_version[0] == "1" else [])]
+        """The handshake is a GET that goes through the stages; then the application has it, or it is refused."""
+        request = self._request_of(scope, "GET", scope["scheme"].replace("ws", "http"))
+        try:
+            request.path = _path(scope["raw_path"], "GET")
+        except ProblemError as error:
+            admitted: Admission = self._pipeline.refuse(request, error)
+        else:
+            admitted = await self._pipeline.admit_websocket(request)
+        if isinstance(admitted, Response):
+            await receive()  # the handshake itself
+            await self._refuse_websocket(admitted, send)
+        else:
+            target, resolved = admitted
+            await target.websocket(request, resolved, scope, receive, send)
+
+    async def _refuse_websocket(self, response: Response, send: Send) -> None:
+        headers = [*response.headers, (b"content-length", b"%d" % len(response.body))]
         with trio.move_on_after(self._write_timeout):
             await send({"type": "websocket.http.response.start", "status": response.status, "headers": headers})
             await send({"type": "websocket.http.response.body", "body": response.body})
 
-    # In.
+    def _request_of(self, scope: Scope, method: str, scheme: str) -> Request:
+        request = self._request(method, scope["headers"], scheme, scope["http_version"], scope.get("client"))
+        request.query = scope["query_string"]
+        return request
 
-    def _request(self, scope: Scope) -> Request:
-        headers: Headers = scope["headers"]
-        client = scope.get("client")
+    def _request(
+        self, method: str, headers: Headers, scheme: str, version: str, client: tuple[str, int] | None
+    ) -> Request:
         peer = normalised(client[0]) if client else LOCAL
-        scheme = scope["scheme"]
         caller = peer
         if self._proxies.trusts(peer):
             caller = self._proxies.client(peer, [value for name, value in headers if name == b"x-forwarded-for"])
@@ -102,80 +154,18 @@ class GatewayApp:
         else:
             headers = [item for item in headers if not item[0].startswith(_FORWARDED)]
         return Request(
-            method=scope["method"],
+            method=method,
             path="",
-            query=scope["query_string"],
+            query=b"",
             headers=headers,
             body=b"",
             client=caller,
             id=self._new_id(),
             scheme=scheme,
-            http_version=scope["http_version"],
+            http_version=version,
             peer=peer,
             traceparent=traceparent([value for name, value in headers if name == b"traceparent"]),
         )
-
-    def _check_framing(self, request: Request) -> None:
-        length = request.header(b"content-length")
-        if length is None:
-            return
-        if request.header(b"transfer-encoding") is not None:
-            # Two lengths are how requests are smuggled past a proxy (RFC 9112 §6.3).
-            raise ProblemError(400, "the request has both Content-Length and Transfer-Encoding")
-        if length.isdigit() and int(length) > self._max_body:
-            raise self._too_large()
-
-    async def _read_body(self, receive: Receive) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        with trio.move_on_after(self._body_timeout):
-            while True:
-                message = await receive()
-                if message["type"] != "http.request":
-                    raise _Gone
-                part: bytes = message.get("body", b"")
-                size += len(part)
-                if size > self._max_body:
-                    raise self._too_large()
-                parts.append(part)
-                if not message.get("more_body", False):
-                    return b"".join(parts)
-        raise ProblemError(408, f"the request was not complete within {self._body_timeout:g} s")
-
-    def _too_large(self) -> ProblemError:
-        return ProblemError(413, f"the body is larger than {self._max_body} bytes")
-
-    # Out.
-
-    async def _respond(self, request: Request, response: Response, send: Send) -> None:
-        head = request.method == "HEAD"
-        body = b"" if head else response.body
-        start = _start(response, keep_length=head)
-        with trio.move_on_after(self._write_timeout) as timeout:
-            await send(start)
-            await send(_body(body[:_CHUNK], more=len(body) > _CHUNK))
-        for begin in range(_CHUNK, len(body), _CHUNK):
-            if timeout.cancelled_caught:
-                return  # an answer cut short: Hypercorn closes the connection
-            with trio.move_on_after(self._write_timeout) as timeout:
-                await send(_body(body[begin : begin + _CHUNK], more=len(body) > begin + _CHUNK))
-
-    async def _respond_early(self, request: Request, response: Response, receive: Receive, send: Send) -> None:
-        """Answer while the client still sends: the answer first, then take the rest for a while.
-
-        Closing with input unread makes the kernel reset the connection, and the client may never see the
-        answer. And Hypercorn's reader would wait for ever for an app that no longer receives.
-        """
-        if request.http_version[0] == "1":
-            response.headers.append(_CLOSE)
-        with trio.move_on_after(self._write_timeout):
-            await send(_start(response, keep_length=False))
-            await send(_body(response.body, more=True))
-        with trio.move_on_after(_LINGER_S):
-            while (await receive()).get("more_body", False):
-                pass
-        with trio.move_on_after(self._write_timeout):
-            await send(_body(b"", more=False))
 
 
 def shield_send(app: App, deadline: float) -> App:
@@ -196,9 +186,9 @@ def shield_send(app: App, deadline: float) -> App:
     return shielded
 
 
-def _path(scope: Scope) -> str:
-    raw: bytes = scope["raw_path"]
-    if raw == b"*" and scope["method"] == "OPTIONS":
+def _path(raw: bytes, method: str) -> str:
+    """Raises a 400 problem."""
+    if raw == b"*" and method == "OPTIONS":
         return "*"
     try:
         return canonical(raw)
@@ -206,32 +196,8 @@ def _path(scope: Scope) -> str:
         raise ProblemError(400, str(error)) from None
 
 
-def _has_body(scope: Scope) -> bool:
-    """Whether the client may send one. In HTTP/1 its headers say so; in HTTP/2 nothing does before the end."""
-    if scope["http_version"][0] != "1":
-        return True
-    return any(
-        (name == b"content-length" and value != b"0") or name == b"transfer-encoding"
-        for name, value in scope["headers"]
-    )
-
-
 def _forwarded_scheme(headers: Headers) -> str:
     """What the nearest proxy says the scheme was, "" if it says nothing sensible."""
     values = [value for name, value in headers if name == b"x-forwarded-proto"]
     scheme = values[-1].rpartition(b",")[2].strip().lower() if values else b""
     return scheme.decode() if scheme in (b"http", b"https") else ""
-
-
-def _start(response: Response, *, keep_length: bool) -> Message:
-    """*keep_length*: it answers HEAD; its length is that of the body a GET would get, and unsaid when nobody knows."""
-    headers = response.headers
-    bodiless = response.status in (204, 304) or response.status < 200
-    told = keep_length and (not response.body or any(name == b"content-length" for name, _ in headers))
-    if not bodiless and not told:
-        headers = [*headers, (b"content-length", b"%d" % len(response.body))]
-    return {"type": "http.response.start", "status": response.status, "headers": headers}
-
-
-def _body(data: bytes, *, more: bool) -> Message:
-    return {"type": "http.response.body", "body": data, "more_body": more}

@@ -1,8 +1,7 @@
 """The target kind `asgi:package.module:app`: an ASGI application in this process, on trio."""
 
 import importlib
-import re
-from collections.abc import Iterable
+from functools import partial
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
@@ -11,17 +10,14 @@ import trio
 
 from actors.router.messages import Resolved
 from actors.runtime import Actor
-from gateway.asgi_types import App, Message, Receive, Scope, Send
+from gateway.asgi_call import Call, reason
+from gateway.asgi_types import App, Receive, Scope, Send
 from gateway.forwarding import request_headers, response_headers
 from gateway.lifespan import Lifespan
 from gateway.problem import ProblemError
-from gateway.request import ClientGone, Headers, Request, Response
+from gateway.request import Headers, Request, Response
 
 log = structlog.get_logger(__name__)
-
-
-_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")  # RFC 9110 §5.1
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class TargetError(Exception):
@@ -98,15 +94,13 @@ class AsgiTarget:
         self._app = app
 
     async def handle(self, request: Request, resolved: Resolved) -> Response:
-        call = Call(request)
+        call = Call(request.method, request.wire, request.body, partial(response_headers, head=True))
         try:
             await self._app.app(self._scope(request, resolved), call.receive, call.send)
             return call.result()
-        except ClientGone:
-            raise
         except (Exception, SystemExit) as error:  # its exit is not ours
-            if _is_gone(error):
-                raise ClientGone from error
+            if (clients := reason(error)) is not None:
+                raise clients from None
             log.exception("an application failed", app=self._app.name, request_id=request.id)
             raise ProblemError(500, "the application behind this path failed") from error
 
@@ -149,110 +143,3 @@ class AsgiTarget:
         elif wire is not None and wire.has_body:
             headers.append((b"transfer-encoding", b"chunked"))
         return headers
-
-
-def _final(status: int) -> int:
-    if not 200 <= status <= 599:
-        raise ValueError(f"the application sent the status {status}")
-    return status
-
-
-def _checked(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """The headers an application sent. Raises ValueError for what would break the framing of the answer."""
-    checked = [(bytes(name).lower(), bytes(value)) for name, value in headers]
-    for name, value in checked:
-        if _NAME.fullmatch(name) is None or _CONTROL.search(value) is not None:
-            raise ValueError(f"the application sent an illegal header: {name!r}")
-    return checked
-
-
-def _is_gone(error: BaseException) -> bool:
-    """Whether all that an application raised says that its client has left."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(_is_gone, error.exceptions))
-    return isinstance(error, ClientGone)
-
-
-class Call:
-    """Both ends of one call of an application.
-
-    After the body, `receive` waits until the response is complete or the client has gone, then disconnects.
-    """
-
-    def __init__(self, request: Request) -> None:
-        self._head_only = request.method == "HEAD"
-        self._wire = request.wire
-        self._body: bytes | None = request.body
-        """What is still to be received, without a wire; None: the end of the body was told."""
-        self._listening = trio.CancelScope()
-        self._response: Response | None = None
-        self._sent = False
-        self._complete = False
-
-    async def receive(self) -> Message:
-        if self._body is not None:
-            return await self._receive_body()
-        with self._listening:
-            if self._wire is None:
-                await trio.sleep_forever()
-            else:
-                await self._wire.wait_closed()
-        return {"type": "http.disconnect"}
-
-    async def _receive_body(self) -> Message:
-        if self._wire is None or not self._wire.has_body:
-            await trio.lowlevel.checkpoint()
-            part, self._body = self._body or b"", None
-            return {"type": "http.request", "body": part, "more_body": False}
-        try:
-            part = await self._wire.receive()
-        except ClientGone:
-            self._body = None
-            return {"type": "http.disconnect"}
-        if not part:
-            self._body = None
-        return {"type": "http.request", "body": part, "more_body": bool(part)}
-
-    async def send(self, message: Message) -> None:
-        match message["type"]:
-            case "http.response.start" if self._response is None:
-                headers = _checked(message.get("headers", ()))
-                kept = response_headers(headers, head=True)
-                self._response = Response(_final(int(message["status"])), kept)
-                if not any(name == b"content-length" for name, _ in kept):
-                    await self._start()  # of unknown length: nobody knows when the first part comes
-            case "http.response.body" if self._response is not None and not self._complete:
-                await self._send_body(self._response, bytes(message.get("body", b"")), message.get("more_body", False))
-            case other:
-                raise RuntimeError(f"the application sent {other!r} out of turn")
-        await trio.lowlevel.checkpoint_if_cancelled()
-
-    async def _send_body(self, response: Response, part: bytes, more: bool) -> None:
-        if more and not self._sent:
-            await self._start()
-        if not self._sent:
-            response.body += part
-        elif part and not self._head_only and self._wire is not None:
-            await self._wire.write(part)
-        if not more:
-            self._complete = True
-            self._listening.cancel()
-
-    async def _start(self) -> None:
-        """Begin to stream, if there is somewhere to stream to."""
-        if self._wire is not None and self._response is not None and self._response.status not in (204, 304):
-            self._sent = True
-            await self._wire.start(self._response)
-
-    def result(self) -> Response:
-        """The answer. Raises RuntimeError when the application returned without having completed it."""
-        response = self._response
-        if response is None or not self._complete:
-            raise RuntimeError("the application returned without a complete response")
-        if self._sent:
-            return Response(response.status, sent=True)
-        if self._head_only:
-            response.body = b""
-        else:
-            response.headers = [item for item in response.headers if item[0] != b"content-length"]
-        return response

@@ -10,7 +10,7 @@ import trio
 from actors.metrics import Metrics
 from actors.runtime import Actor, Later
 from gateway.asgi_types import App
-from gateway.server import Server, ServerLimits
+from gateway.server import Server, ServerLimits, TlsRef
 
 _BEAT_S = 0.5
 
@@ -50,10 +50,20 @@ class FrontEnd(Actor[Drain | Beat]):
         *,
         lifespan: bool = False,
         log_requests: bool = True,
+        tls: TlsRef | None = None,
+        extra_head: bytes = b"",
     ) -> None:
         self._make_app = make_app
         self._make_server = partial(
-            Server, name, sockets=sockets, metrics=metrics, limits=limits, lifespan=lifespan, log_requests=log_requests
+            Server,
+            name,
+            sockets=sockets,
+            metrics=metrics,
+            limits=limits,
+            lifespan=lifespan,
+            log_requests=log_requests,
+            tls=tls,
+            extra_head=extra_head,
         )
         self._server: Server
 

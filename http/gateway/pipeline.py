@@ -7,7 +7,8 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import structlog
 import trio
@@ -24,6 +25,7 @@ from actors.runtime import Reject
 from backends.ports.stores import AuditEntry
 from gateway import ids
 from gateway.address import limit_key
+from gateway.asgi_types import Receive, Scope, Send
 from gateway.cors import METHODS, CorsPolicy, decorate, is_preflight, preflight
 from gateway.identity import without_identity
 from gateway.limits import Buckets, LimitPlan, together
@@ -63,6 +65,18 @@ class Target(Protocol):
     async def handle(self, request: Request, resolved: Resolved) -> Response:
         """Answer, or raise: `ProblemError`, an `ActorError`, anything else for a 500. Cancelled at the deadline."""
         ...
+
+
+@runtime_checkable
+class WebSocketTarget(Protocol):
+    """A target that an application may be talked to through by WebSocket."""
+
+    async def websocket(
+        self, request: Request, resolved: Resolved, scope: Scope, receive: Receive, send: Send
+    ) -> None: ...
+
+
+Admission = Response | tuple[WebSocketTarget, Resolved]
 
 
 class TargetLookup(Protocol):
@@ -151,7 +165,7 @@ class Pipeline:
         if is_preflight(request):
             return self._count(exchange, self._with_id(request, preflight(self._policy.cors, request)))
         try:
-            response = await self._answer(exchange)
+            response = await self._answer(exchange, partial(self._stages, exchange))
         except BaseException:  # cancelled, or nobody is there: what was forwarded may have happened
             if exchange.audited:
                 self._audit(exchange, "failed", 0)
@@ -162,18 +176,43 @@ class Pipeline:
             return response
         return self._finish(exchange, response)
 
+    def leads_upstream(self, path: str) -> bool:
+        """Whether the route of *path* leads out of this process."""
+        found = self._table.current.lookup(path)
+        return found is not None and not isinstance(found[0].target, str)
+
+    async def admit_websocket(self, request: Request) -> Admission:
+        """Let the handshake *request* through the stages: who is to have it, or the answer that refuses it."""
+        admitted: list[tuple[WebSocketTarget, Resolved]] = []
+
+        async def stages() -> Response:
+            resolved = await self._admit(exchange)
+            target = self._targets.of(resolved.route)
+            if not isinstance(target, WebSocketTarget):
+                raise ProblemError(403, "no WebSocket is served here")
+            admitted.append((target, resolved))
+            return Response(101)
+
+        exchange = _Exchange(request, trio.current_time())
+        response = await self._answer(exchange, stages)
+        if not admitted:
+            return self._finish(exchange, response)
+        self._count(exchange, response)
+        self._audit(exchange, outcome(response.status), response.status)
+        return admitted[0]
+
     def refuse(self, request: Request, error: ProblemError) -> Response:
         """The answer to a request that is none: it could not be read. Dressed like any other answer."""
         return self._finish(_Exchange(request, trio.current_time()), error.response(request.id))
 
     # The stages.
 
-    async def _answer(self, exchange: _Exchange) -> Response:
+    async def _answer(self, exchange: _Exchange, stages: Callable[[], Awaitable[Response]]) -> Response:
         request = exchange.request
         exchange.deadline.deadline = exchange.started + self._timeout
         try:
             with exchange.deadline:
-                return await self._stages(exchange)
+                return await stages()
             return timed_out(self._timeout).response(request.id)
         except _Refused as refused:
             exchange.refused = True
@@ -189,15 +228,14 @@ class Pipeline:
             log.exception("a request failed", request_id=request.id, route=exchange.route)
             return problem(500, "the server failed; the request's id is in its log", request.id)
 
-    async def _stages(self, exchange: _Exchange) -> Response:
+    async def _admit(self, exchange: _Exchange) -> Resolved:
+        """Limits, authentication, routing."""
         request = exchange.request
         request.headers = without_identity(request.headers)
         if request.method not in _METHODS:
             raise other_method(request.method, METHODS)
         if self._overloaded():
             raise unavailable("audits cannot be kept now, so nothing is done", 1.0)
-        if request.path == "*" and request.method == "OPTIONS":
-            return Response(204, [(b"allow", METHODS)])
         found = self._table.current.lookup(request.path)
         # What no route claims is asked for a token first: strangers learn nothing about which paths exist.
         auth = "required" if found is None else found[0].auth
@@ -212,6 +250,13 @@ class Pipeline:
                 await self._limit(exchange, plan.after_authentication(request.principal.subject))
         resolved = await self._resolve(request)
         exchange.route = resolved.route.prefix
+        return resolved
+
+    async def _stages(self, exchange: _Exchange) -> Response:
+        request = exchange.request
+        if request.path == "*" and request.method == "OPTIONS":
+            return Response(204, [(b"allow", METHODS)])
+        resolved = await self._admit(exchange)
         target = self._targets.of(resolved.route)
         exchange.audited = target.audited
         if request.wire is not None:

@@ -15,8 +15,11 @@ from gateway.request import Response
 
 _UNREADABLE = {
     400: "this is no HTTP/1.1 request, or its head breaks the syntax of RFC 9112",
+    408: "the request was not complete in time",
+    413: "the body is too large",
     431: "the head of the request is too large",
-    501: "this transfer coding is not implemented; chunked is",
+    500: "the application behind this server failed",
+    501: "this method or transfer coding is not implemented",
     505: "only HTTP/1.0 and HTTP/1.1 are spoken here",
 }
 _BUSY_RETRY_S = 1

@@ -13,4 +13,4 @@ def test_a_port_that_the_system_chose_is_the_one_that_is_named(tmp_path):
         port = sock.getsockname()[1]
         listening = Listening(admin=[sock])
         assert listening.admin_bind(load(config, {}, [])) == f"127.0.0.1:{port}"
-        assert listening.admin_urls == f"http://127.0.0.1:{port}"
+        assert listening.admin_urls() == f"http://127.0.0.1:{port}"

@@ -73,7 +73,7 @@ async def reader(outcome: Outcome, port: int, token: str, ids: list[str], start:
             began = trio.current_time()
             try:
                 status, _ = await connection.request("GET", f"/users/{ids[turn % len(ids)]}")
-            except OSError as error:
+            except (OSError, trio.BrokenResourceError) as error:
                 outcome.failures.append(f"read: {error!r}")
                 await connection.aclose()
                 continue

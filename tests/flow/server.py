@@ -39,7 +39,7 @@ def free_port() -> int:
 T = TypeVar("T")
 
 
-def eventually(probe: Callable[[], T], within: float = 10.0, every: float = 0.05) -> T:
+def eventually(probe: Callable[[], T], within: float = 30.0, every: float = 0.05) -> T:
     """The first truthy value of *probe*; the last one's assertion or value when time runs out."""
     end = time.monotonic() + within
     while True:

@@ -92,3 +92,18 @@ async def test_a_hundred_kills_of_one_actor_within_five_seconds_leave_the_others
     assert outcome.answers[200] > 0
     assert {failure for failure in outcome.failures if "504" not in failure and "503" not in failure} == set()
     assert server.restarts()["rate_limiter"] >= 3, "it came back, in backoff the more often it was killed"
+
+
+async def test_a_sigterm_under_load_lets_every_request_end(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+
+        async def stop() -> None:
+            await trio.sleep(1)
+            assert await trio.to_thread.run_sync(server.stop) == 0
+
+        outcome = await under_load(server, 40, 16, stop)
+        assert outcome.answers[200] > 0
+        assert outcome.answers[201] > 0
+        # Who found the server gone is no failure here; a wrong answer is.
+        assert [failure for failure in outcome.failures if "Error" not in failure] == []
+        assert [line["event"] for line in server.log_lines() if "were cut" in line["event"]] == []

@@ -34,13 +34,16 @@ def refused(server: Server, *command: str) -> str:
         ('[redis]\nurl = "redis://localhost"\n', ["redis.url"]),
         ("server.workers = 2\n", ["server.workers"]),
         ('[[routes]]\nprefix = "/users"\ntarget = "http://127.0.0.1:1"\n', ["/users"]),
-        ('[[routes]]\nprefix = "/x"\ntarget = "asgi:no.such.module:app"\n', ["no.such.module"]),
+        ('[[routes]]\nprefix = "/x"\ntarget = "asgi:no.such.module:app"\n', ["routes[0].target", "no.such.module"]),
+        ('[[routes]]\nprefix = "/x"\ntarget = "service:nobody"\n', ["routes[0].target", "service:nobody", "users"]),
     ],
 )
 def test_wrong_settings_end_in_one_line_that_names_the_key(tmp_path, config, names):
-    line = refused(Server(tmp_path, config))
-    for name in names:
-        assert name in line
+    server = Server(tmp_path, config)
+    for command in ((), ("check",)):
+        line = refused(server, *command)
+        for name in names:
+            assert name in line
 
 
 def test_a_port_in_use_is_named(tmp_path):
@@ -73,6 +76,17 @@ def test_commands_of_later_parts_say_so(tmp_path):
     server = Server(tmp_path)
     assert "audit verify" in refused(server, "audit", "verify")
     assert "search reindex" in refused(server, "search", "reindex")
+
+
+@pytest.mark.parametrize("command", ["--config {} dlq list", "token --config {} revoke", "client list --config {}"])
+def test_config_is_taken_before_between_and_after_the_names_of_a_command(tmp_path, command):
+    absent = tmp_path / "absent.toml"
+    ended = subprocess.run(
+        [sys.executable, str(ROOT / "supervisor.py"), *command.format(absent).split()],
+        input="t", capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"weir: {absent}: no such file")
 
 
 def test_commands_work_with_and_without_a_server(tmp_path):
@@ -134,7 +148,7 @@ def test_the_admin_listener_shows_the_tree_to_the_operator_alone(server):
         assert tree["id"] == "root"
         assert admin.post("/tree/nobody/kill").status_code == 404
         assert admin.get("/", headers={"Accept": "text/html"}).status_code == 200
-        assert admin.get("/openapi").status_code == 200
+        assert "<code>detail</code> says where" in admin.get("/openapi").text
         stranger = admin.get("/tree", headers={"Host": f"evil.example:{server.admin_port}"})
         assert stranger.status_code == 421, "a page that rebinds its name must not reach the tree"
     assert httpx.get(f"{server.admin_url}/tree").status_code == 401

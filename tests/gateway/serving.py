@@ -8,7 +8,7 @@ import trio
 
 from actors.metrics import Metrics
 from gateway.asgi_types import App, Receive, Scope, Send
-from gateway.connection import ConnectionLimits
+from gateway.http1.connection import ConnectionLimits
 from gateway.server import Server, ServerLimits
 from gateway.sockets import open_sockets
 
@@ -40,9 +40,9 @@ class Serving:
 
 @asynccontextmanager
 async def serving(app: App, *, lifespan: bool = False, **limits: Any) -> AsyncIterator[Serving]:
-    """Limits: of the server (`max_…`) and of a connection. Leaving cuts what is left, within a second."""
+    """Limits: of the server (`max_connections…`) and of a connection. Leaving cuts what is left, within a second."""
     sockets = open_sockets(["127.0.0.1:0"])
-    of_server = {name: limits.pop(name) for name in tuple(limits) if name.startswith("max_")}
+    of_server = {name: limits.pop(name) for name in tuple(limits) if name.startswith("max_connections")}
     metrics = Metrics()
     server = Server(
         "test",

@@ -67,6 +67,7 @@ class FakeTarget:
 
     answer: Callable[[Request], Any] = lambda request: Response(200, [], b"{}")
     audited: bool = False
+    streams: bool = False
     seen: list[Request] = field(default_factory=list)
 
     async def handle(self, request: Request, resolved: Resolved) -> Response:

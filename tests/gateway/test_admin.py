@@ -71,6 +71,11 @@ async def test_every_error_is_a_problem(app: QuartTrio, method: str, path: str, 
     assert msgspec.json.decode(await answer.get_data())["status"] == status
 
 
+async def test_a_wrong_method_is_told_the_right_ones(app: QuartTrio) -> None:
+    answer = await app.test_client().get("/tree/router/kill", headers=OPERATOR)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "OPTIONS, POST")
+
+
 @pytest.mark.parametrize("authorization", ["", "Bearer", "Bearer ", "Bearer wrong", "Basic open sesame", "open sesame"])
 async def test_who_does_not_hold_the_token_is_refused(app: QuartTrio, authorization: str) -> None:
     headers = {**HOST, "Authorization": authorization}

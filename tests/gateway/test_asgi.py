@@ -46,8 +46,9 @@ async def front(
     if answer is not None:
         world.target.answer = answer
     networks = [ip_network(proxy) for proxy in proxies]
+    of_connection = {name: options.pop(name) for name in ("body_timeout", "body_rate") if name in options}
     app = GatewayApp(world.pipeline, TrustedProxies(networks), new_id=lambda: "req-1", **options)
-    async with serving(app) as here:
+    async with serving(app, **of_connection) as here:
         yield Front(here, world)
         assert here.faults() == 0
 
@@ -174,9 +175,9 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_request() ->
 
 async def test_two_lengths_are_refused() -> None:
     async with front() as here:
-        status, _, body = await here.ask(post(b"0\r\n\r\n", b"Transfer-Encoding: chunked", b"Content-Length: 5"))
+        status, headers, _ = await here.ask(post(b"0\r\n\r\n", b"Transfer-Encoding: chunked", b"Content-Length: 5"))
         assert status == 400
-        assert b"Transfer-Encoding" in body
+        assert headers[b"connection"] == b"close"
 
 
 # Clients that go away.
@@ -233,11 +234,13 @@ async def test_the_answer_to_head_tells_the_length_that_a_get_would_have(
     assert (told.get(b"content-length"), body) == (length, b"")
 
 
-async def test_a_websocket_is_refused() -> None:
+@pytest.mark.parametrize(("path", "status"), [(b"/", 401), (b"/open", 403)])
+async def test_a_websocket_that_nobody_takes_is_refused(path: bytes, status: int) -> None:
     async with front() as here, await here.connect() as stream:
-        await stream.send_all(WEBSOCKET)
+        await stream.send_all(WEBSOCKET.replace(b"GET /", b"GET " + path))
         answer = await read_answer(stream)
-        assert answer.startswith(b"HTTP/1.1 403")
+        assert answer.startswith(b"HTTP/1.1 %d" % status)
+        assert answer.count(b"connection: close") == 1
         assert b"content-type: application/problem+json" in answer
         assert b"x-request-id: " in answer
         assert await is_closed(stream)

@@ -116,3 +116,13 @@ async def test_media_types(api: World, type: bytes | None, status: int) -> None:
     body = b'{"name":"Ada","email":"a@b.c"}'
     answer = await api.call("users", "POST", body=body, headers=[] if type is None else [(b"content-type", type)])
     assert answer.status == status
+
+
+@pytest.mark.parametrize(("coding", "status"), [(b"identity", 201), (b"gzip", 415), (b"Br", 415)])
+async def test_a_compressed_body_is_refused_by_its_coding_and_not_as_broken_json(
+    api: World, coding: bytes, status: int
+) -> None:
+    headers = [JSON, (b"content-encoding", coding)]
+    answer = await api.call("users", "POST", body=b'{"name":"Ada","email":"a@b.c"}', headers=headers)
+    assert answer.status == status
+    assert (b"accept-encoding", b"identity") in answer.headers or status == 201

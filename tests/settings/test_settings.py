@@ -291,7 +291,7 @@ ORIGIN = 'must be an exact origin: "scheme://host" or "scheme://host:port", with
 TARGET = 'must be "service:NAME", "asgi:package.module:app" or "http://host:port" (or https) without a path'
 SMTP = 'must be "smtp://host:port" without user or password, or "" for .eml files under data.dir/outbox'
 EMBEDDED = "this build runs embedded in one process; leave it empty"
-NO_TLS = "this build serves plain HTTP; leave it empty and terminate TLS in front of it"
+TLS = ": TLS needs a certificate and its private key"
 
 
 def table(header: str, row: Mapping[str, str], changes: Mapping[str, str | None]) -> str:
@@ -390,8 +390,8 @@ def route(**changes: str | None) -> str:
         # later builds
         ("server.workers = 2", "server.workers = 2: embedded storage is one process; set it to 1"),
         ("server.workers = 0", "server.workers = 0: must be at least 1"),
-        ('server.tls_cert = "cert.pem"', f'server.tls_cert = "…": {NO_TLS}'),
-        ('server.tls_key = "key.pem"', f'server.tls_key = "…": {NO_TLS}'),
+        ('server.tls_cert = "cert.pem"', f'server.tls_cert = "cert.pem": must come with server.tls_key{TLS}'),
+        ('server.tls_key = "key.pem"', f'server.tls_key = "key.pem": must come with server.tls_cert{TLS}'),
         ('redis.url = "redis://:secret@host"', f'redis.url = "…": {EMBEDDED}'),
         ('postgres.dsn = "password=secret"', f'postgres.dsn = "…": {EMBEDDED}'),
         ('kafka.bootstrap = "host:9092"', f'kafka.bootstrap = "…": {EMBEDDED}'),

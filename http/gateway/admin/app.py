@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import msgspec
 from quart import Response, render_template, request
 from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from actors.metrics import Metrics
 from gateway.admin import exposition
@@ -158,8 +158,9 @@ def create_app(
         return problem(404, f"there is no {request.path} here; pages are / and /openapi")
 
     @app.errorhandler(405)
-    async def wrong_method(_error: Exception) -> Response:
-        return problem(405, f"{request.path} does not take {request.method}")
+    async def wrong_method(error: MethodNotAllowed) -> Response:
+        possible = ", ".join(sorted(error.valid_methods or ()))
+        return problem(405, f"{request.path} does not take {request.method}; possible: {possible}", Allow=possible)
 
     @app.errorhandler(HTTPException)
     async def refused_by_quart(error: HTTPException) -> Response:

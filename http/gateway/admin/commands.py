@@ -27,7 +27,7 @@ CHUNK = 100
 
 
 def config_option(command: F) -> F:
-    """`--config`, before or after the subcommand's name."""
+    """`--config`, before, between or after the subcommand's names."""
     return click.option(
         "--config",
         "config",
@@ -67,6 +67,7 @@ def commands(open_operations: Open, default_config: Path) -> list[click.Command]
             sys.exit(2)
 
     @click.group()
+    @config_option
     def token() -> None:
         """Issue and revoke access tokens."""
 
@@ -99,6 +100,7 @@ def commands(open_operations: Open, default_config: Path) -> list[click.Command]
         run(body)
 
     @click.group()
+    @config_option
     def client() -> None:
         """Manage OAuth clients (client credentials grant)."""
 
@@ -144,6 +146,7 @@ def commands(open_operations: Open, default_config: Path) -> list[click.Command]
 
 def _dead_letter_commands(run: Callable[[Callable[[Caller], Awaitable[None]]], None]) -> click.Command:
     @click.group()
+    @config_option
     def dlq() -> None:
         """Inspect, replay and drop dead letters. An id is topic/partition/offset."""
 

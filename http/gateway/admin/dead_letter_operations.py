@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from actors.consumers.dead_letters import DeadLetter, describe, replay_record
+from actors.consumers.dead_letters import OURS, DeadLetter, describe, replay_record
 from actors.consumers.notification.messages import Reset, Wake
 from actors.event_log.messages import Append, DropRecords, Ends, Fetch, ReadRecord, Topics
 from backends.ports.events import Partition, Record
@@ -42,7 +42,8 @@ class DeadLetterOperations:
         shown: dict[str, Any] = msgspec.to_builtins(letter)
         shown |= {"first_failure": _time(letter.first_failure), "last_failure": _time(letter.last_failure)}
         shown["value"] = _payload(record.value)
-        shown["headers"] = {name: value.decode("utf-8", "backslashreplace") for name, value in record.headers}
+        event = ((name, value) for name, value in record.headers if name not in OURS)  # ours are shown above, decoded
+        shown["headers"] = {name: value.decode("utf-8", "backslashreplace") for name, value in event}
         return shown
 
     async def replay(self, ids: list[str]) -> dict[str, Any]:

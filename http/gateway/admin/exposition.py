@@ -7,7 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from actors.metrics import Counter, Family, Gauge, Metrics
+from actors.metrics import Counter, Family, Gauge, HistogramReading, Metrics
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -38,7 +38,8 @@ def _metric(family: Family) -> Metric:
             gauge.add_metric(labels, value)
         return gauge
     histogram = HistogramMetricFamily(family.name, family.help, labels=family.labels)
-    for labels, row in list(family.values.items()):
+    rows = family.collect() if isinstance(family, HistogramReading) else family.values
+    for labels, row in list(rows.items()):
         cumulative = 0.0
         buckets: list[tuple[str, float]] = []
         for bound, count in zip((*map(str, family.bounds), "+Inf"), row[:-1], strict=True):

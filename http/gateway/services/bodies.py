@@ -31,6 +31,17 @@ def check_media_type(content_type: bytes | None, allowed: tuple[str, ...]) -> No
             raise ProblemError(415, f"the body must be encoded in utf-8, got charset {value!r}")
 
 
+def check_coding(content_encoding: bytes | None) -> None:
+    """Raise a 415 for a compressed body, which nobody here would unpack (RFC 9110 §15.5.16)."""
+    coding = (content_encoding or b"identity").decode("latin-1").strip().lower()
+    if coding != "identity":
+        raise ProblemError(
+            415,
+            f"the body must be sent as it is, got Content-Encoding {coding!r}",
+            headers=[(b"accept-encoding", b"identity")],
+        )
+
+
 def parse_json(body: bytes) -> Any:
     """The value of a JSON text (RFC 8259). Raises a 400 that says what is malformed."""
     if not body:

@@ -112,6 +112,7 @@ class Service(Actor[Any]):
     def json_body(self, call: Call) -> Any:
         """The JSON value of the request. Raises a 415 or a 400."""
         bodies.check_media_type(call.request.header(b"content-type"), call.operation.media)
+        bodies.check_coding(call.request.header(b"content-encoding"))
         return bodies.parse_json(call.request.body)
 
     def body(self, call: Call, shape: type[S], check: Check) -> S:

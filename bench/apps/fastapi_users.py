@@ -2,10 +2,10 @@
 
 Rate limit (token, then address) → Bearer token → user profile on cache and SQLite → CORS and RateLimit
 headers → audit row. Run it with one uvicorn worker on httptools and uvloop. Where idioms differ, the
-faster one was taken; README.md lists the choices.
+faster one was taken; bench/README.md lists the choices.
 
-    PEER_DB=peer.db python -m bench.peers.fastapi_app token --subject s --scope users:read
-    PEER_DB=peer.db uvicorn bench.peers.fastapi_app:app --loop uvloop --http httptools --no-access-log
+    PEER_DB=peer.db python -m bench.apps.fastapi_users token --subject s --scope users:read
+    PEER_DB=peer.db uvicorn bench.apps.fastapi_users:app --loop uvloop --http httptools --no-access-log
 """
 
 import argparse
@@ -24,7 +24,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from bench.peers.fastapi_store import Audit, Grant, NewUser, Store, User
+from bench.apps.fastapi_store import Audit, Grant, NewUser, Store, User
 
 USER_TTL_S = 300.0
 TOKEN_TTL_S = 60.0

@@ -1,0 +1,154 @@
+"""What one incarnation has in hand: it takes what is queued, hands it over, and settles the results."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from actors.runtime.envelope import Envelope
+from actors.runtime.errors import InjectedCrash, NeverAnswered, Reject
+from actors.runtime.events import LaterDropped
+from actors.runtime.intake import Intake
+from actors.runtime.later import Later, OpenLaters
+from actors.runtime.trace import Trace, running_in
+
+if TYPE_CHECKING:
+    from actors.runtime.actor import Actor
+    from actors.runtime.cell import Cell
+
+# To look at the depth of a mailbox costs as much as a third of a message does.
+DEPTH_EVERY = 16
+
+
+class Hand:
+    """The messages that an incarnation answers for: those being handled, and those whose Later is open."""
+
+    def __init__(self, cell: Cell, ending: Callable[[], bool]) -> None:
+        """*ending*: whether the incarnation is being cancelled: its end decides about open Laters then."""
+        self._cell = cell
+        self._ending = ending
+        self._envelopes: list[Envelope] = []
+        self._since: float | None = None
+        self.laters = OpenLaters(self._deliver_later, self._never_answered)
+        self.intake = Intake(cell, self.laters)
+
+    def since(self) -> float | None:
+        """When the oldest message in hand was taken; one whose Later is open is in hand."""
+        since = self.laters.since()
+        return self._since if since is None else since
+
+    def load(self) -> int:
+        """How many messages are in hand."""
+        return len(self._envelopes) + len(self.laters)
+
+    def traces(self) -> list[Trace | None]:
+        """The traces of the messages being handled, in order."""
+        return [envelope.trace for envelope in self._envelopes]
+
+    def give_up(self) -> list[Envelope]:
+        """After the tasks have ended: all that is still in hand, in order of arrival."""
+        # Once each: a batch may fail half settled.
+        rest = list(dict.fromkeys([*self.laters.take_all(), *self._envelopes]))
+        self._envelopes = []
+        self._since = None
+        return rest
+
+    def serve(self, actor: Actor[Any]) -> Coroutine[Any, Any, None]:
+        """Take what is queued, hand it over, settle the results; until there is nothing more to take."""
+        if actor.handle_batch is None:
+            return self._serve_singly(actor.handle)
+        return self._serve_batches(actor.handle_batch, actor.batch_limit)
+
+    async def _serve_singly(self, handle: Callable[[Any], Awaitable[Any]]) -> None:
+        take, now, measured = self.intake.take, self._cell.system.now, self._cell.measured
+        trace: Trace | None = None
+        unmeasured = 0
+        while (batch := await take(1)) is not None:
+            if not batch:
+                continue
+            since = self._grasp(batch)
+            envelope = batch[0]
+            if measured is not None:
+                unmeasured += 1
+                if unmeasured == DEPTH_EVERY:
+                    unmeasured = 0
+                    measured.depth.add(1 + self._cell.queue.depth())
+            if envelope.trace is not trace:
+                trace = envelope.trace
+                running_in.set(trace)
+            try:
+                result = await handle(envelope.message)
+            except Reject as refusal:
+                result = refusal
+            self._settle(envelope, result)
+            if measured is not None and not isinstance(result, Later):
+                self.intake.now = at = now()
+                measured.one(envelope, since, at)
+            self._envelopes = []
+            self._since = None
+
+    async def _serve_batches(self, handle_batch: Callable[[Any], Awaitable[Any]], limit: int) -> None:
+        take, now, measured = self.intake.take, self._cell.system.now, self._cell.measured
+        while (batch := await take(limit)) is not None:
+            if not batch:
+                continue
+            since = self._grasp(batch)
+            if measured is not None:
+                measured.depth.add(len(batch) + (0 if self.intake.drained else self._cell.queue.depth()))
+            results = await handle_batch([envelope.message for envelope in batch])
+            if len(results) != len(batch):
+                raise TypeError(
+                    f"{self._cell.id}: handle_batch returned {len(results)} results for {len(batch)} messages"
+                )
+            settled = batch
+            for envelope, result in zip(batch, results, strict=True):
+                self._settle(envelope, result)
+                if isinstance(result, Later) and settled is batch:
+                    settled = [one for one, its in zip(batch, results, strict=True) if not isinstance(its, Later)]
+            if measured is not None:
+                measured.many(settled, since, now())
+            self._envelopes = []
+            self._since = None
+
+    def _grasp(self, batch: list[Envelope]) -> float:
+        self._envelopes = batch
+        self._since = since = self.intake.taken_at
+        if self._cell.crash_next:
+            self._cell.crash_next = False
+            raise InjectedCrash(f"{self._cell.id} was told to crash on its next message")
+        return since
+
+    def _settle(self, envelope: Envelope, result: Any) -> None:
+        if isinstance(result, (Later, Reject)):
+            if isinstance(result, Later):
+                self.laters.add(result, envelope, self.intake.taken_at)
+            else:
+                self._deliver(envelope, False, result.error)
+            return
+        self._cell.handled += 1
+        if not envelope.answer(result):
+            self._too_late(envelope)
+
+    def _deliver(self, envelope: Envelope, ok: bool, result: Any) -> None:
+        self._cell.handled += 1
+        if not ok and not envelope.is_ask:
+            self._cell.system.dead_letters.record(self._cell.id, envelope.message, "rejected")
+        if not (envelope.answer(result) if ok else envelope.reject(result)):
+            self._too_late(envelope)
+
+    def _too_late(self, envelope: Envelope) -> None:
+        if envelope.abandoned:
+            self._cell.system.dead_letters.record(self._cell.id, envelope.message, "late")
+
+    def _deliver_later(self, envelope: Envelope, ok: bool, result: Any, since: float) -> None:
+        self._deliver(envelope, ok, result)
+        if self._cell.measured is not None:
+            self._cell.measured.one(envelope, since, self._cell.system.now())
+
+    def _never_answered(self, envelope: Envelope) -> bool:
+        if self._ending():
+            return False
+        cell = self._cell
+        cell.system.report(LaterDropped(cell.id, type(envelope.message).__name__))
+        envelope.fail(NeverAnswered(f"{cell.id} dropped its promise to answer later; it may have been handled"))
+        return True

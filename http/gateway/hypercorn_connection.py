@@ -1,0 +1,169 @@
+"""One connection that is not plain HTTP/1.1: Hypercorn's HTTP/2 and WebSocket on a stream, inside fences.
+
+What Hypercorn 0.18 lets one connection do to the worker or to a shutdown is stopped here, each with a test:
+an exception of a connection ended the worker; a slow reader held `send_all` for ever, as it is shielded; a
+cancelled `send_eof` left the socket open; a task was restarted twice a request to watch for idleness.
+"""
+
+import math
+
+import trio
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol import ProtocolWrapper
+from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import AppWrapper, ConnectionState, LifespanState
+
+from gateway.http1.connection import ConnectionLimits, Ends
+
+_CHUNK = 64 * 1024
+_CLOSE_TIMEOUT_S = 1.0
+
+
+class Replay:
+    """A stream that first gives back what was read from it already."""
+
+    def __init__(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream], data: bytes) -> None:
+        self._stream = stream
+        self._data = data
+        self.send_all = stream.send_all
+        self.aclose = stream.aclose
+
+    @property
+    def socket(self) -> trio.socket.SocketType:
+        stream = self._stream
+        return stream.socket if isinstance(stream, trio.SocketStream) else stream.transport_stream.socket
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self._data:
+            await trio.lowlevel.checkpoint()
+            data, self._data = self._data, b""
+            return data
+        return bytes(await self._stream.receive_some(max_bytes))
+
+    async def send_eof(self) -> None:
+        if isinstance(self._stream, trio.SocketStream):
+            await self._stream.send_eof()
+        else:
+            await self._stream.aclose()
+
+
+class HypercornConnection(TCPServer):
+    """Serves *app* on *stream* until either side is done. Its protocol is HTTP/2 if *h2*, else what the first bytes
+    say: the handshake of a WebSocket, or the preface of HTTP/2."""
+
+    def __init__(
+        self,
+        app: AppWrapper,
+        config: Config,
+        context: WorkerContext,
+        state: LifespanState,
+        stream: Replay,
+        ends: Ends,
+        *,
+        h2: bool,
+        limits: ConnectionLimits,
+    ) -> None:
+        super().__init__(app, config, context, state, stream)  # type: ignore[arg-type]
+        self.stream: Replay = stream  # type: ignore[assignment]
+        self._limits = limits
+        self._ends = ends
+        self._h2 = h2
+        self._scope = trio.CancelScope()
+        # Its deadline moves with every request: one task watches for idleness, as long as the connection lives.
+        self._idle = trio.CancelScope(deadline=trio.current_time() + limits.header_timeout)
+        self._is_idle = True
+        self._reading = True
+
+    def close_if_idle(self) -> None:
+        """Close now if no request is in flight. With one, `context.terminated` closes it after the answer."""
+        if self._is_idle:
+            self._idle.cancel()
+
+    def abort(self) -> None:
+        """Cut it now, in the middle of whatever it does."""
+        self._scope.cancel()
+        # Closing is what ends a send: that one is shielded from our cancellation.
+        self.stream.socket.close()
+
+    async def run(self) -> None:
+        """Raises what goes wrong on it: its server fences it."""
+        with self._scope:
+            try:
+                await self._converse()
+            finally:
+                await self._close()
+
+    async def _converse(self) -> None:
+        async with TaskGroup() as group:
+            self._task_group = group
+            self.protocol = ProtocolWrapper(
+                self.app,
+                self.config,
+                self.context,
+                group,
+                ConnectionState(self.state.copy()),
+                self._ends.tls,
+                self._ends.client,
+                self._ends.server,
+                self.protocol_send,
+                "h2" if self._h2 else "http/1.1",
+            )
+            await self.protocol.initiate()
+            group.spawn(self._watch_idle)
+            await self._read_data()
+            self._reading = False
+            self._idle.cancel()
+
+    async def protocol_send(self, event: Event) -> None:
+        match event:
+            case RawData():
+                await self._write(event.data)
+            case Closed():
+                await self._close()
+                await self._tell_closed()
+            case Updated(idle=idle):
+                self._is_idle = idle
+                self._idle.deadline = trio.current_time() + self._limits.keep_alive_timeout if idle else math.inf
+                if idle and self.context.terminated.is_set():
+                    self._idle.cancel()
+
+    async def _write(self, data: bytes) -> None:
+        """Send all of *data*, or close the connection: what follows half an answer would be read as its rest."""
+        async with self.send_lock:
+            view = memoryview(data)
+            try:
+                for start in range(0, len(view), _CHUNK):
+                    # Shielded, so that the end of a handler does not cut its last bytes; timed, so it ends.
+                    with trio.move_on_after(self._limits.write_timeout, shield=True) as timeout:
+                        await self.stream.send_all(view[start : start + _CHUNK])
+                    if timeout.cancelled_caught:
+                        self.stream.socket.close()
+                        raise trio.ClosedResourceError
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                await self._tell_closed()
+
+    async def _tell_closed(self) -> None:
+        # An app that does not receive makes this wait: its queue is full of what it did not read.
+        with trio.move_on_after(_CLOSE_TIMEOUT_S):
+            await self.protocol.handle(Closed())
+
+    async def _close(self) -> None:
+        """Say goodbye if there is time, and close whatever happens."""
+        try:
+            with trio.move_on_after(_CLOSE_TIMEOUT_S, shield=True):
+                await self.stream.send_eof()
+        except (trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError):
+            pass  # they are gone, or it is closed already
+        finally:
+            self.stream.socket.close()
+
+    async def _watch_idle(self) -> None:
+        with self._idle:
+            await trio.sleep_forever()
+        if self._reading:
+            with trio.move_on_after(_CLOSE_TIMEOUT_S, shield=True):
+                await self.protocol.handle(Closed())
+            self.stream.socket.close()
