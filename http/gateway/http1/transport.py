@@ -66,17 +66,21 @@ class PlainTransport:
             await self._send_rest(memoryview(data)[sent:])
 
     async def _send_rest(self, rest: memoryview) -> None:
-        while rest:
-            try:
+        try:
+            for start in range(0, len(rest), _CHUNK):
                 with trio.fail_after(self._write_timeout):
-                    await trio.lowlevel.wait_writable(self._raw)
-                rest = rest[self._raw.send(rest[:_CHUNK]) :]
+                    await self._send_part(rest[start : start + _CHUNK])
+        except trio.TooSlowError:
+            raise ClientGone("the client took too little of what was sent to it") from None
+        except (OSError, trio.ClosedResourceError) as error:
+            raise ClientGone from error
+
+    async def _send_part(self, part: memoryview) -> None:
+        while part:
+            try:
+                part = part[self._raw.send(part) :]
             except BlockingIOError:
-                continue
-            except trio.TooSlowError:
-                raise ClientGone("the client took nothing of what was sent to it") from None
-            except (OSError, trio.ClosedResourceError) as error:
-                raise ClientGone from error
+                await trio.lowlevel.wait_writable(self._raw)
 
     async def say_end(self) -> None:
         try:
