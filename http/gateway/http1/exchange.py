@@ -139,6 +139,8 @@ class Exchange:
     async def wait_closed(self) -> None:
         """Reads on meanwhile: what follows this request is kept for its turn, up to a small buffer."""
         peer = self._peer
+        if peer.transport.has_ended():  # said without a wait, so that who asks under a cancelled scope is told, too
+            return
         ahead = 0
         while ahead < _READ_AHEAD:
             try:

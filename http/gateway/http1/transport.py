@@ -21,6 +21,10 @@ class Transport(Protocol):
         """Wait for more; b"" at the end. A checkpoint. Raises ClientGone."""
         ...
 
+    def has_ended(self) -> bool:
+        """Whether the client is known to send nothing more, and nothing of what it sent is left to be received."""
+        ...
+
     async def send(self, data: bytes) -> None:
         """Send all of it, each 64 KiB within the write timeout. Raises ClientGone; then the connection is useless."""
         ...
@@ -54,6 +58,9 @@ class PlainTransport:
                 continue
             except (OSError, trio.ClosedResourceError) as error:
                 raise ClientGone from error
+
+    def has_ended(self) -> bool:
+        return _has_ended(self._raw)
 
     async def send(self, data: bytes) -> None:
         try:
@@ -109,6 +116,9 @@ class TlsTransport:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise ClientGone from error
 
+    def has_ended(self) -> bool:
+        return _has_ended(self._tls.transport_stream.socket._sock)  # type: ignore[attr-defined]
+
     async def send(self, data: bytes) -> None:
         view = memoryview(data)
         for start in range(0, len(view), _CHUNK):
@@ -139,6 +149,15 @@ class TlsTransport:
 
     def reset(self) -> None:
         _reset(self._tls.transport_stream.socket)
+
+
+def _has_ended(sock: socket.socket) -> bool:
+    try:
+        return not sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def _reset(sock: trio.socket.SocketType) -> None:
