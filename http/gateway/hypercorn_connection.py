@@ -10,6 +10,8 @@ import math
 
 import trio
 from h2.errors import ErrorCodes
+from h2.events import DataReceived
+from h2.events import Event as Http2Event
 from h2.exceptions import ProtocolError
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
@@ -55,7 +57,25 @@ class Replay:
 
 
 class Http2(H2Protocol):
-    """An answer that its app did not end is reset. Hypercorn 0.18 leaves its stream open, and the client waiting."""
+    """What Hypercorn 0.18 leaves out: an answer that its app did not end is reset (its stream stayed open, and the
+    client waiting), and so is a body that goes on after its answer (it ended the connection, with all of its
+    streams: RFC 9113 §8.1)."""
+
+    async def _handle_events(self, events: list[Http2Event]) -> None:
+        for event in events:
+            if isinstance(event, DataReceived) and event.stream_id not in self.streams:
+                await self._refuse_late(event)
+            else:
+                await super()._handle_events([event])
+
+    async def _refuse_late(self, event: DataReceived) -> None:
+        try:
+            self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            if event.stream_id not in self.stream_buffers:  # the answer is out
+                self.connection.reset_stream(event.stream_id, ErrorCodes.NO_ERROR)
+        except ProtocolError:
+            pass  # it is closed already
+        await self._flush()
 
     async def _close_stream(self, stream_id: int) -> None:
         buffer = self.stream_buffers.get(stream_id)

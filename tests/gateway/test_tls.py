@@ -3,6 +3,7 @@
 import ssl
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -10,11 +11,14 @@ import pytest
 import trio
 import trustme
 
+from gateway.address import TrustedProxies
+from gateway.asgi import GatewayApp
 from gateway.asgi_types import Receive, Scope, Send
 from gateway.server import TlsRef
 from gateway.tls import TlsError, server_context
 from tests.flow.server import ROOT
 from tests.gateway.serving import GET, Serving, hello, read_answer, respond, serving, until
+from tests.gateway.support import World
 
 HSTS = b"strict-transport-security: max-age=31536000\r\n"
 CA = trustme.CA()
@@ -209,6 +213,21 @@ async def test_an_answer_that_is_cut_is_an_error_over_tls(ref: TlsRef, http2: bo
     ):
         with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
             await client.get(f"https://127.0.0.1:{here.port}/")
+
+
+async def test_a_body_over_http_2_that_trickles_is_a_timeout(ref: TlsRef) -> None:
+    async def trickle() -> AsyncIterator[bytes]:
+        for _ in range(200):
+            yield b"x"
+            await trio.sleep(0.02)
+
+    world = World()
+    app = GatewayApp(world.pipeline, TrustedProxies(), body_timeout=0.3, body_rate=1000.0)
+    async with serving(app, tls=ref) as here, httpx.AsyncClient(http2=True, verify=trusting()) as client:
+        answer = await client.post(f"https://127.0.0.1:{here.port}/open", content=trickle())
+        assert answer.http_version == "HTTP/2"
+        assert answer.status_code == 408
+        assert world.target.seen == []
 
 
 # Files.
