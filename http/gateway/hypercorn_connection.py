@@ -67,6 +67,7 @@ class Http2(H2Protocol):
                 await self._refuse_late(event)
             else:
                 await super()._handle_events([event])
+        await self._flush()  # what no event told of
 
     async def _refuse_late(self, event: DataReceived) -> None:
         try:

@@ -217,7 +217,7 @@ async def test_an_answer_that_is_cut_is_an_error_over_tls(ref: TlsRef, http2: bo
 
 async def test_a_body_over_http_2_that_trickles_is_a_timeout(ref: TlsRef) -> None:
     async def trickle() -> AsyncIterator[bytes]:
-        for _ in range(200):
+        for _ in range(50):
             yield b"x"
             await trio.sleep(0.02)
 
