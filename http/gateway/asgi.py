@@ -26,7 +26,8 @@ class GatewayApp(NativeApp):
 
     Args:
         max_body: bytes of a request's body, where its route does not say otherwise; more is a 413 problem.
-        body_timeout: seconds that a body may stand still, over HTTP/2; then 408.
+        body_timeout, body_rate: seconds that a body may stand still, and the bytes a second that it must come with
+            beyond that, over HTTP/2; then 408.
         write_timeout: seconds in which the client must take each 64 KiB of an answer, over HTTP/2.
         max_in_flight: requests at work at once; one more is a 503 problem. This is what keeps the others quick.
 
@@ -40,6 +41,7 @@ class GatewayApp(NativeApp):
         *,
         max_body: int = 1024 * 1024,
         body_timeout: float = 30.0,
+        body_rate: float = 1024.0,
         write_timeout: float = 12.0,
         max_in_flight: int = 512,
         new_id: Callable[[], str] = ids.new_id,
@@ -48,6 +50,7 @@ class GatewayApp(NativeApp):
         self._proxies = proxies
         self._max_body = max_body
         self._body_timeout = body_timeout
+        self._body_rate = body_rate
         self._write_timeout = write_timeout
         self._max_in_flight = max_in_flight
         self._in_flight = 0
@@ -106,7 +109,7 @@ class GatewayApp(NativeApp):
         request = self._request_of(scope, scope["method"], scope["scheme"])
         wire = AsgiWire(
             scope, receive, send, body_limit=self._max_body, body_timeout=self._body_timeout,
-            write_timeout=self._write_timeout,
+            write_timeout=self._write_timeout, body_rate=self._body_rate,
         )  # fmt: skip
         request.wire = wire
         try:

@@ -119,6 +119,7 @@ class Server:
         self._takes_upgrade = app.takes_upgrade if isinstance(app, NativeApp) else takes_no_upgrade
         self._accepting = trio.CancelScope()
         self._live: set[Connection] = set()
+        self._accepted = 0
         self._changed = trio.Event()
         self._per_address: Counter[str] = Counter()
         self._opened = metrics.counter("weir_connections_opened_total", "Connections served.", ("listener",))
@@ -229,12 +230,14 @@ class Server:
             return
         self._opened.inc(self._name)
         self._per_address[address] += 1
+        self._accepted += 1
         try:
             await self._converse(stream)
         except BaseException as error:
             self._fence(error)
         finally:
             stream.socket.close()
+            self._accepted -= 1
             self._per_address[address] -= 1
             if not self._per_address[address]:
                 del self._per_address[address]
@@ -287,9 +290,10 @@ class Server:
             return await connection.run()
 
     async def _hypercorn(self, stream: Stream, ends: Ends, handover: Handover, h2: bool) -> None:
+        h2 = h2 or handover.data.startswith(b"PRI ")
         connection = HypercornConnection(
             ASGIWrapper(self._app),  # type: ignore[arg-type]
-            self._h2_config if h2 or handover.data.startswith(b"PRI ") else self._websocket_config,
+            self._h2_config if h2 else self._websocket_config,
             self._context,
             self._state,
             Replay(stream, handover.data),
@@ -314,7 +318,7 @@ class Server:
     def _over_cap(self, address: str) -> str:
         if self._context.terminated.is_set():
             return "draining"
-        if len(self._live) >= self._limits.max_connections:
+        if self._accepted >= self._limits.max_connections:  # those that have not shaken hands yet, too
             return "total"
         if address != LOCAL and self._per_address[address] >= self._limits.max_connections_per_address:
             return "address"

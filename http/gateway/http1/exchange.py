@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Protocol
 
 import trio
@@ -11,7 +10,7 @@ from gateway.http1.heads import BODILESS, CLOSE, CONTINUE, KEEP_ALIVE, Heads
 from gateway.http1.parser import Message, RequestParser
 from gateway.http1.transport import Transport
 from gateway.problem import ProblemError
-from gateway.request import ClientGone, Response
+from gateway.request import ClientGone, Response, body_wait
 
 # A body that nobody reads is taken to its end when that is so near; else the connection is closed.
 _DISCARD = 64 * 1024
@@ -116,9 +115,7 @@ class Exchange:
             self._continued = True
             if not self.started:  # in the middle of an answer it would be taken for a part of it
                 await peer.transport.send(CONTINUE)
-        # Standing still is not allowed, and all the waits together get what the rate grants for what has come.
-        granted = peer.body_timeout + self._received / peer.body_rate if peer.body_rate else math.inf
-        allowed = max(0.0, min(peer.body_timeout, granted - self._waited))
+        allowed = body_wait(peer.body_timeout, peer.body_rate, self._received, self._waited)
         began = trio.current_time()
         with trio.move_on_after(allowed) as timeout:
             while not message.parts and not message.complete:
@@ -139,6 +136,8 @@ class Exchange:
     async def wait_closed(self) -> None:
         """Reads on meanwhile: what follows this request is kept for its turn, up to a small buffer."""
         peer = self._peer
+        if peer.transport.has_ended():  # said without a wait, so that who asks under a cancelled scope is told, too
+            return
         ahead = 0
         while ahead < _READ_AHEAD:
             try:

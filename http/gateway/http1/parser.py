@@ -121,7 +121,12 @@ class RequestParser:
         rest: bytes | None = data
         while rest is not None:
             rest = self._feed(rest)
-        self._bound(data)
+        last = self.messages[-1] if self.messages else self._message
+        if last.complete and not last.keep_alive:
+            self._is_over = True  # what follows a last request is nobody's
+            self.error = None
+        else:
+            self._bound(data)
 
     def _feed(self, data: bytes) -> bytes | None:
         """What is still to be fed: the bytes behind an offer to upgrade."""
