@@ -86,6 +86,7 @@ class Hand:
                 measured.one(envelope, since, at)
             self._envelopes = []
             self._since = None
+            del batch, envelope, result  # kept while it waits, they would keep a dropped Later from being seen
 
     async def _serve_batches(self, handle_batch: Callable[[Any], Awaitable[Any]], limit: int) -> None:
         take, now, measured = self.intake.take, self._cell.system.now, self._cell.measured
@@ -109,6 +110,7 @@ class Hand:
                 measured.many(settled, since, now())
             self._envelopes = []
             self._since = None
+            del batch, settled, results, envelope, result  # as above
 
     def _grasp(self, batch: list[Envelope]) -> float:
         self._envelopes = batch
