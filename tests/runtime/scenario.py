@@ -17,9 +17,11 @@ from actors.runtime import (
     Backoff,
     Child,
     DeadLetter,
+    InjectedCrash,
     Later,
     Mailbox,
     MailboxFull,
+    NeverAnswered,
     Reject,
     Supervisor,
     System,
@@ -58,20 +60,27 @@ class Record:
     most_alive: int = 0
     lives: list[str] = field(default_factory=list)
 
+    @property
+    def begins(self) -> Counter[Message]:
+        """How often each message was begun."""
+        return Counter(message for messages in self.begun.values() for message in messages)
+
     def enter(self, id: str) -> None:
         self.alive[id] += 1
         self.most_alive = max(self.most_alive, self.alive[id])
 
 
 class Worker(Actor[Message]):
-    def __init__(self, id: str, record: Record, start_failures: list[bool], slow_stop: float) -> None:
-        self.id = id
+    """Notes what happens to it; what to do is in the message."""
+
+    def __init__(self, record: Record, start_failures: list[bool], slow_stop: float) -> None:
         self.record = record
         self.start_failures = start_failures
         self.slow_stop = slow_stop
         self.ends_itself = False
 
     async def on_start(self) -> None:
+        self.id = self.ref.id
         self.record.enter(self.id)
         self.record.lives.append(f"start {self.id}")
         try:
@@ -83,7 +92,8 @@ class Worker(Actor[Message]):
             raise
 
     async def on_stop(self) -> None:
-        self.record.lives.append(f"end {self.id}" if self.ends_itself else f"stop {self.id}")
+        by_itself = self.ends_itself or isinstance(self._cell.last_error, InjectedCrash)
+        self.record.lives.append(f"end {self.id}" if by_itself else f"stop {self.id}")
         try:
             await trio.sleep(self.slow_stop)
         finally:
@@ -91,7 +101,7 @@ class Worker(Actor[Message]):
 
     def begin(self, message: Message) -> None:
         self.record.begun[self.id].append(message)
-        self.ends_itself |= message.step.work in ("crash", "crash_once", "stop")
+        self.ends_itself |= message.step.work in ("crash", "crash_once", "crash_task", "stop")
 
     async def handle(self, message: Message) -> Any:
         self.begin(message)
@@ -109,10 +119,17 @@ class Worker(Actor[Message]):
                 later = self.later()
                 self.spawn(self.answer, later, message)
                 return later
+            case "later_lost":
+                return self.later()
+            case "crash_task":
+                self.spawn(self.fail)
             case "stop":
                 self.stop()
         self.record.done[message] += 1
         return message
+
+    async def fail(self) -> None:
+        raise RuntimeError("in a task")
 
     async def answer(self, later: Later, message: Message) -> None:
         await trio.sleep(message.step.seconds)
@@ -137,8 +154,17 @@ class BatchWorker(Worker):
                 case "refuse":
                     results.append(Reject("no"))
                     continue
+                case "later":
+                    later = self.later()
+                    self.spawn(self.answer, later, message)
+                    results.append(later)
+                    continue
                 case "sleep":
                     await trio.sleep(message.step.seconds)
+                case "crash_task":
+                    self.spawn(self.fail)
+                case "stop":
+                    self.stop()
             finished.append(message)
             results.append(message)
         self.record.done.update(finished)
@@ -148,26 +174,30 @@ class BatchWorker(Worker):
 async def send(system: System, record: Record, sender: int, steps: list[Step]) -> None:
     for number, step in enumerate(steps):
         await trio.sleep(step.pause)
-        message = Message(sender, number, step)
-        ref = system.ref(step.target)
-        outcome = "cancelled"
-        try:
-            match step.how:
-                case "ask":
-                    assert await ref.ask(message) is message
-                    outcome = "answered"
-                case "ask_timeout":
-                    assert await ref.ask(message, timeout=0.4) is message
-                    outcome = "answered"
-                case "tell":
-                    await ref.tell(message)
-                    outcome = "accepted"
-                case "try_tell":
-                    outcome = "accepted" if ref.try_tell(message) else "refused"
-        except (Reject, AskTimeout, MailboxFull, ActorCrashed, ActorRestarting, ActorStopped) as error:
-            outcome = type(error).__name__
-        finally:
-            record.outcomes[message].append(outcome)
+        await attempt(system, record, Message(sender, number, step))
+
+
+async def attempt(system: System, record: Record, message: Message) -> None:
+    """Send it, and write down what came of that."""
+    ref = system.ref(message.step.target)
+    outcome = "cancelled"
+    try:
+        match message.step.how:
+            case "ask":
+                assert await ref.ask(message) is message
+                outcome = "answered"
+            case "ask_timeout":
+                assert await ref.ask(message, timeout=0.4) is message
+                outcome = "answered"
+            case "tell":
+                await ref.tell(message)
+                outcome = "accepted"
+            case "try_tell":
+                outcome = "accepted" if ref.try_tell(message) else "refused"
+    except (Reject, AskTimeout, MailboxFull, ActorCrashed, ActorRestarting, ActorStopped, NeverAnswered) as error:
+        outcome = type(error).__name__
+    finally:
+        record.outcomes[message].append(outcome)
 
 
 SECONDS = st.sampled_from([0.0, 0.0, 0.1, 0.4, 0.7])
@@ -177,7 +207,7 @@ STEPS = st.lists(
         pause=SECONDS,
         how=st.sampled_from(["ask", "ask_timeout", "tell", "try_tell"]),
         target=st.sampled_from(IDS),
-        work=st.sampled_from(["echo", "echo", "sleep", "later", "refuse", "crash", "crash_once", "stop"]),
+        work=st.sampled_from(["echo", "echo", "sleep", "later", "refuse", "crash", "crash_once", "crash_task", "stop"]),
         seconds=SECONDS,
     ),
     max_size=10,
@@ -208,7 +238,7 @@ def trees(draw: st.DrawFn) -> Any:
         for id, shape in shapes.items():
             # The first start succeeds: a failed one ends the system, which is another test's concern.
             failures = [*shape["start_failures"], False]
-            factory = partial(shape["actor"], id, record, failures, shape["slow_stop"])
+            factory = partial(shape["actor"], record, failures, shape["slow_stop"])
             options = {key: shape[key] for key in ("mailbox", "on_crash", "restart")}
             children.append(Child(id, factory, shutdown=0.5, backoff=Backoff(min=0.1, max=0.8), **options))
         if nested:
