@@ -24,9 +24,9 @@ Result = dict[str, Any]
 def drive(peer: HttpPeer, session: Session, load: Callable[[], Result]) -> Sample:
     """A sample whose figure is the rate. *load* runs a client and returns what it measured."""
     assert peer.process is not None
-    before, cpu, started = peer.backlog(), peer.process.cpu_seconds(), time.monotonic()
+    before, cpu = peer.backlog(), peer.process.cpu_seconds()
     result = load()
-    cpu, busy = peer.process.cpu_seconds() - cpu, time.monotonic() - started
+    cpu, busy = peer.process.cpu_seconds() - cpu, session.warmup_s + session.seconds
     peer.process.check()
     lag = peer.backlog()
     drained = peer.settle()
@@ -55,14 +55,13 @@ def closed_loop(peer: HttpPeer, session: Session, mode: str) -> Sample:
     return sample
 
 
-def python_load(peer: HttpPeer, session: Session, mode: str, *more: str, seconds: float = 0.0) -> Result:
-    """Run `bench.load` with *more* arguments, for the session's time or for *seconds*."""
-    seconds = seconds or session.seconds
+def python_load(peer: HttpPeer, session: Session, mode: str, *more: str) -> Result:
+    """Run `bench.load` with *more* arguments."""
     command = [sys.executable, "-m", "bench.load", mode, "--url", peer.url, "--warmup", str(session.warmup_s)]
-    command += ["--connections", str(session.connections), "--seconds", str(seconds), *more]
+    command += ["--connections", str(session.connections), "--seconds", str(session.seconds), *more]
     if mode == "read":
         command += ["--paths", str(peer.paths)]
-    out, _ = run(command, session, session.warmup_s + seconds, {"BENCH_TOKEN": peer.token})
+    out, _ = run(command, session, session.warmup_s + session.seconds, {"BENCH_TOKEN": peer.token})
     if not out:
         raise Failed(f"the load client failed on {mode} {peer.url}")
     result: Result = json.loads(out)

@@ -17,6 +17,7 @@ COLUMNS = (
     ("max_ms", "max ms", 1),
     ("server_cpu_us", "server µs/req", 0),
     ("client_cpu", "client core", 2),
+    ("upstream_cpu", "upstream core", 2),
     ("lag_after", "lag at end", 0),
     ("drain_s", "drained in s", 2),
     ("sustained", "sustained req/s", 0),

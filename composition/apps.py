@@ -46,7 +46,8 @@ def public_app(parts: Parts, front_end: FrontEnd) -> App:
     )
     return GatewayApp(
         pipeline, TrustedProxies(settings.server.trusted_proxies), max_body=settings.server.max_body,
-        body_timeout=settings.server.body_timeout, write_timeout=settings.server.write_timeout,
+        body_timeout=settings.server.body_timeout, body_rate=settings.server.body_rate,
+        write_timeout=settings.server.write_timeout,
         max_in_flight=settings.server.max_in_flight,
     )  # fmt: skip
 

@@ -40,7 +40,8 @@ def routes(settings: Settings) -> tuple[router_messages.Route, ...]:
 
 def proxy_limits(settings: Settings) -> ProxyLimits:
     # Below the request's deadline, so that an answer that does not come is held against the upstream.
-    return ProxyLimits(response=0.8 * settings.server.request_timeout)
+    patience = 0.8 * settings.server.request_timeout
+    return ProxyLimits(response=patience, write=min(10.0, patience))
 
 
 def checks(settings: Settings) -> dict[str, str]:

@@ -56,3 +56,12 @@ def test_the_tree_that_is_drawn_is_the_tree(document, tmp_path):
     assert set(shown) <= edges(declared)
     of_root = [child.id for child in declared.children]
     assert [id for parent, id in shown if parent == "root"] == of_root, "started from top to bottom"
+
+
+def test_every_file_that_the_architecture_names_is_in_the_house():
+    rooms = [ROOT / name for name in ("actors", "backends", "composition", "http", "tests")]
+    ours = [ROOT / "supervisor.py", ROOT / "settings.py", *rooms, *(path for room in rooms for path in room.rglob("*"))]
+    named = re.findall(r"`([\w/]+\.py|[\w/]+/)`", (ROOT / "docs" / "architecture.md").read_text())
+    absent = [name for name in named if not any(f"{path}/".endswith(f"/{name.strip('/')}/") for path in ours)]
+    assert len(named) > 20
+    assert absent == []

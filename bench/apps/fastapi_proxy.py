@@ -15,7 +15,7 @@ from starlette.background import BackgroundTask
 HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding")
 ) | {"upgrade"}
-STREAMED = os.environ.get("PEER_BODY") == "streamed"
+STREAMED = os.environ.get("PEER_BODY", "streamed") == "streamed"
 # The default keeps 20 connections; with 64 requests at once the others would be opened and closed all the time.
 LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=100)
 

@@ -13,7 +13,11 @@ from bench.peers.weir_peer import PYTHON, Weir
 from bench.registry import Peer
 
 # As many as `idle-10000` opens, and some for the bench itself; and none is closed for being idle.
-MANY = {"max_connections": 11_000, "max_connections_per_address": 11_000, "keep_alive_timeout": "10m"}
+MANY: dict[str, int | str] = {
+    "max_connections": 11_000,
+    "max_connections_per_address": 11_000,
+    "keep_alive_timeout": "10m",
+}
 
 PEERS: dict[str, Callable[[], Peer]] = {
     "weir": Weir,
@@ -32,7 +36,7 @@ PEERS: dict[str, Callable[[], Peer]] = {
     # In front of an upstream.
     "weir-proxy": WeirProxy,
     "fastapi-httpx": FastApiProxy,
-    "fastapi-httpx-streamed": lambda: FastApiProxy("streamed"),
+    "fastapi-httpx-whole": lambda: FastApiProxy("whole"),
     "nginx-proxy": NginxProxy,
     # The runtime's rows: Weir's actors, trio's channels without them, and the other actor library.
     "actors": lambda: Program(PYTHON, "bench.runtime.with_actors"),

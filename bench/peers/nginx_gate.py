@@ -95,7 +95,7 @@ class NginxGate(HttpPeer):
     """*tls*: HTTPS, HTTP/1.1 and HTTP/2 by ALPN."""
 
     kind = "users"
-    needs = ("nginx",)
+    needs: tuple[str, ...] = ("nginx",)
 
     def __init__(self, tls: bool = False) -> None:
         super().__init__()

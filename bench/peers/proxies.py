@@ -46,7 +46,7 @@ auth = "none"
 
 class ProxyPeer(HttpPeer):
     kind = "proxy"
-    needs = ("nginx",)
+    needs: tuple[str, ...] = ("nginx",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,6 +68,10 @@ class ProxyPeer(HttpPeer):
             if json.loads(fetch(f"{self.url}/items/{number}"))["id"] != str(number):
                 raise Failed(f"{self.url}/items/{number} is another item")
         return [f"/items/{number}" for number in range(ITEMS)]
+
+    def upstream_seconds(self) -> float:
+        """Processor time that the upstream has used."""
+        return self._upstream.cpu_seconds() if self._upstream is not None else 0.0
 
     def stop(self) -> None:
         try:
@@ -91,9 +95,9 @@ class WeirProxy(ProxyPeer):
 
 
 class FastApiProxy(ProxyPeer):
-    """*body*: `whole`, or `streamed`, see the app."""
+    """*body*: `streamed` or `whole`, see the app."""
 
-    def __init__(self, body: str = "whole") -> None:
+    def __init__(self, body: str = "streamed") -> None:
         super().__init__()
         self._body = body
 

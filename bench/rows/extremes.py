@@ -86,8 +86,8 @@ def overload(peer: HttpPeer, session: Session, connections: int) -> Sample:
     assert peer.process is not None
     maximum = closed_loop(peer, session, "read")
     seconds = OVERLOAD_S if session.seconds >= 2 else QUICK_OVERLOAD_S
-    crowd, rate = replace(session, connections=connections), maximum.figure * TIMES
-    load = partial(python_load, peer, crowd, "read", "--rate", str(round(rate)), "--shed", seconds=seconds)
+    crowd, rate = replace(session, connections=connections, seconds=seconds), maximum.figure * TIMES
+    load = partial(python_load, peer, crowd, "read", "--rate", str(round(rate)), "--shed")
     with watched(peer.process) as memory:
         sample = drive(peer, crowd, load)
     before, after, busy = memory[len(memory) // 3], memory[-1], session.warmup_s + seconds

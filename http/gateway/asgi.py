@@ -14,7 +14,6 @@ from gateway.http1.parser import split_target
 from gateway.paths import PathError, canonical
 from gateway.pipeline import Admission, Pipeline
 from gateway.problem import ProblemError
-from gateway.refusals import unavailable
 from gateway.request import ClientGone, Headers, Request, Response
 from gateway.server import NativeApp
 from gateway.trace import traceparent
@@ -27,7 +26,8 @@ class GatewayApp(NativeApp):
 
     Args:
         max_body: bytes of a request's body, where its route does not say otherwise; more is a 413 problem.
-        body_timeout: seconds that a body may stand still, over HTTP/2; then 408.
+        body_timeout, body_rate: seconds that a body may stand still, and the bytes a second that it must come with
+            beyond that, over HTTP/2; then 408.
         write_timeout: seconds in which the client must take each 64 KiB of an answer, over HTTP/2.
         max_in_flight: requests at work at once; one more is a 503 problem. This is what keeps the others quick.
 
@@ -41,6 +41,7 @@ class GatewayApp(NativeApp):
         *,
         max_body: int = 1024 * 1024,
         body_timeout: float = 30.0,
+        body_rate: float = 1024.0,
         write_timeout: float = 12.0,
         max_in_flight: int = 512,
         new_id: Callable[[], str] = ids.new_id,
@@ -49,6 +50,7 @@ class GatewayApp(NativeApp):
         self._proxies = proxies
         self._max_body = max_body
         self._body_timeout = body_timeout
+        self._body_rate = body_rate
         self._write_timeout = write_timeout
         self._max_in_flight = max_in_flight
         self._in_flight = 0
@@ -58,6 +60,11 @@ class GatewayApp(NativeApp):
 
     async def serve(self, exchange: Exchange, ends: Ends) -> None:
         message = exchange.message
+        if self._in_flight >= self._max_in_flight:
+            exchange.request_id = self._new_id()
+            origin = next((value for name, value in message.headers if name == b"origin"), None)
+            await exchange.respond(self._pipeline.shed(exchange.request_id, origin))
+            return
         request = self._request(
             message.method, message.headers, "https" if ends.tls else "http", message.version, ends.client
         )
@@ -73,8 +80,6 @@ class GatewayApp(NativeApp):
         """Raises ClientGone."""
         try:
             request.path = _path(raw_path, request.method)
-            if self._in_flight >= self._max_in_flight:
-                raise unavailable("the server has as many requests at work as it may have", 1.0)
         except ProblemError as error:
             return self._pipeline.refuse(request, error)
         self._in_flight += 1
@@ -104,11 +109,14 @@ class GatewayApp(NativeApp):
         request = self._request_of(scope, scope["method"], scope["scheme"])
         wire = AsgiWire(
             scope, receive, send, body_limit=self._max_body, body_timeout=self._body_timeout,
-            write_timeout=self._write_timeout,
+            write_timeout=self._write_timeout, body_rate=self._body_rate,
         )  # fmt: skip
         request.wire = wire
         try:
-            response = await self._answer(request, scope["raw_path"])
+            if self._in_flight >= self._max_in_flight:
+                response = self._pipeline.shed(request.id, request.header(b"origin"))
+            else:
+                response = await self._answer(request, scope["raw_path"])
         except ClientGone:
             return
         if not response.sent:

@@ -27,36 +27,58 @@ class Call:
         self._passed = passed
         self._body: bytes | None = body
         """What is still to be received, without a wire; None: the end of the body was told."""
-        self._listening = trio.CancelScope()
+        self._listening: set[trio.CancelScope] = set()
         self._response: Response | None = None
         self._sent = False
+        self.client_gone = False
+        """The application was told so, one way or the other: whatever it raises afterwards is no fault of its own."""
         self._complete = False
 
     async def receive(self) -> Message:
         if self._body is not None:
             return await self._receive_body()
-        with self._listening:
-            if self._wire is None:
-                await trio.sleep_forever()
-            else:
-                await self._wire.wait_closed()
+        if not self._complete:
+            await self._listen()
+        await trio.lowlevel.cancel_shielded_checkpoint()  # an application that asks for ever holds up nobody
         return {"type": "http.disconnect"}
+
+    async def _listen(self) -> None:
+        """Until the response is complete or the client has gone. An application may ask again and again."""
+        with trio.CancelScope() as scope:
+            self._listening.add(scope)
+            try:
+                if self._wire is None:
+                    await trio.sleep_forever()
+                else:
+                    await self._wire.wait_closed()
+                    self.client_gone = True
+            finally:
+                self._listening.discard(scope)
 
     async def _receive_body(self) -> Message:
         if self._wire is None or not self._wire.has_body:
-            await trio.lowlevel.checkpoint()
+            # Not cancelled: who asks under a cancelled scope whether the client has gone gets past this, too.
+            await trio.lowlevel.cancel_shielded_checkpoint()
             part, self._body = self._body or b"", None
             return {"type": "http.request", "body": part, "more_body": False}
         try:
             part = await self._wire.receive()
         except ClientGone:
             self._body = None
+            self.client_gone = True
             return {"type": "http.disconnect"}
         if not part:
             self._body = None
         return {"type": "http.request", "body": part, "more_body": bool(part)}
 
     async def send(self, message: Message) -> None:
+        try:
+            await self._take(message)
+        except ClientGone:
+            self.client_gone = True
+            raise
+
+    async def _take(self, message: Message) -> None:
         match message["type"]:
             case "http.response.start" if self._response is None:
                 kept = self._passed(_checked(message.get("headers", ())))
@@ -78,7 +100,8 @@ class Call:
             await self._wire.write(part)
         if not more:
             self._complete = True
-            self._listening.cancel()
+            for scope in self._listening:
+                scope.cancel()
 
     async def _start(self) -> None:
         """Begin to stream, if there is somewhere to stream to."""

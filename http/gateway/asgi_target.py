@@ -15,7 +15,7 @@ from gateway.asgi_types import App, Receive, Scope, Send
 from gateway.forwarding import request_headers, response_headers
 from gateway.lifespan import Lifespan
 from gateway.problem import ProblemError
-from gateway.request import Headers, Request, Response
+from gateway.request import ClientGone, Headers, Request, Response
 
 log = structlog.get_logger(__name__)
 
@@ -101,6 +101,8 @@ class AsgiTarget:
         except (Exception, SystemExit) as error:  # its exit is not ours
             if (clients := reason(error)) is not None:
                 raise clients from None
+            if call.client_gone:
+                raise ClientGone from None
             log.exception("an application failed", app=self._app.name, request_id=request.id)
             raise ProblemError(500, "the application behind this path failed") from error
 

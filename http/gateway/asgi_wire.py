@@ -4,7 +4,7 @@ import trio
 
 from gateway.asgi_types import Message, Receive, Scope, Send
 from gateway.problem import ProblemError
-from gateway.request import ClientGone, Duplex, Response
+from gateway.request import ClientGone, Duplex, Response, body_wait
 
 _CHUNK = 64 * 1024
 _LINGER_S = 2.0
@@ -14,7 +14,15 @@ class AsgiWire:
     switches = False
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, *, body_limit: int, body_timeout: float, write_timeout: float
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        body_limit: int,
+        body_timeout: float,
+        write_timeout: float,
+        body_rate: float = 0.0,
     ) -> None:
         length = next((value for name, value in scope["headers"] if name == b"content-length"), None)
         self.length = int(length) if length is not None and length.isdigit() else None
@@ -24,6 +32,8 @@ class AsgiWire:
         self._send = send
         self._head_only = scope["method"] == "HEAD"
         self._body_timeout = body_timeout
+        self._body_rate = body_rate
+        self._waited = 0.0
         self._write_timeout = write_timeout
         self._received = 0
         self._ended = False
@@ -33,10 +43,13 @@ class AsgiWire:
         if self.length is not None and self.length > self.body_limit:
             raise self._too_large()
         while not self._ended:
-            with trio.move_on_after(self._body_timeout) as timeout:
+            began = trio.current_time()
+            allowed = body_wait(self._body_timeout, self._body_rate, self._received, self._waited)
+            with trio.move_on_after(allowed) as timeout:
                 message = await self._receive()
             if timeout.cancelled_caught:
-                raise ProblemError(408, f"the request was not complete within {self._body_timeout:g} s")
+                raise ProblemError(408, "the rest of the body did not come in time")
+            self._waited += trio.current_time() - began
             if message["type"] != "http.request":
                 raise ClientGone
             part: bytes = message.get("body", b"")

@@ -2,15 +2,21 @@
 
 What Hypercorn 0.18 lets one connection do to the worker or to a shutdown is stopped here, each with a test:
 an exception of a connection ended the worker; a slow reader held `send_all` for ever, as it is shielded; a
-cancelled `send_eof` left the socket open; a task was restarted twice a request to watch for idleness.
+cancelled `send_eof` left the socket open; an answer cut short kept its stream open; a task was restarted twice a
+request to watch for idleness.
 """
 
 import math
 
 import trio
+from h2.errors import ErrorCodes
+from h2.events import DataReceived
+from h2.events import Event as Http2Event
+from h2.exceptions import ProtocolError
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -50,9 +56,41 @@ class Replay:
             await self._stream.aclose()
 
 
+class Http2(H2Protocol):
+    """What Hypercorn 0.18 leaves out: an answer that its app did not end is reset (its stream stayed open, and the
+    client waiting), and so is a body that goes on after its answer (it ended the connection, with all of its
+    streams: RFC 9113 §8.1)."""
+
+    async def _handle_events(self, events: list[Http2Event]) -> None:
+        for event in events:
+            if isinstance(event, DataReceived) and event.stream_id not in self.streams:
+                await self._refuse_late(event)
+            else:
+                await super()._handle_events([event])
+        await self._flush()  # what no event told of
+
+    async def _refuse_late(self, event: DataReceived) -> None:
+        try:
+            self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            if event.stream_id not in self.stream_buffers:  # the answer is out
+                self.connection.reset_stream(event.stream_id, ErrorCodes.NO_ERROR)
+        except ProtocolError:
+            pass  # it is closed already
+        await self._flush()
+
+    async def _close_stream(self, stream_id: int) -> None:
+        buffer = self.stream_buffers.get(stream_id)
+        if not self.closed and buffer is not None and not buffer._complete:
+            try:
+                self.connection.reset_stream(stream_id, ErrorCodes.INTERNAL_ERROR)
+            except ProtocolError:
+                pass  # the client has reset it, or is gone
+            await self._flush()
+        await super()._close_stream(stream_id)
+
+
 class HypercornConnection(TCPServer):
-    """Serves *app* on *stream* until either side is done. Its protocol is HTTP/2 if *h2*, else what the first bytes
-    say: the handshake of a WebSocket, or the preface of HTTP/2."""
+    """Serves *app* on *stream* until either side is done. Its protocol is HTTP/2 if *h2*, else WebSocket."""
 
     def __init__(
         self,
@@ -99,18 +137,12 @@ class HypercornConnection(TCPServer):
     async def _converse(self) -> None:
         async with TaskGroup() as group:
             self._task_group = group
-            self.protocol = ProtocolWrapper(
-                self.app,
-                self.config,
-                self.context,
-                group,
-                ConnectionState(self.state.copy()),
-                self._ends.tls,
-                self._ends.client,
-                self._ends.server,
-                self.protocol_send,
-                "h2" if self._h2 else "http/1.1",
-            )
+            ends, state = self._ends, ConnectionState(self.state.copy())
+            arguments = (self.app, self.config, self.context, group, state, ends.tls, ends.client, ends.server)
+            if self._h2:
+                self.protocol = Http2(*arguments, self.protocol_send)  # type: ignore[assignment]
+            else:
+                self.protocol = ProtocolWrapper(*arguments, self.protocol_send, "http/1.1")
             await self.protocol.initiate()
             group.spawn(self._watch_idle)
             await self._read_data()

@@ -43,6 +43,9 @@ _REPLACED = frozenset((b"ratelimit", b"ratelimit-policy"))
 _LATENCY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
+_SHED = unavailable("the server has as many requests at work as it may have", 1.0)
+
+
 class Asker(Protocol):
     """A `Ref`, as far as the pipeline uses one."""
 
@@ -204,6 +207,15 @@ class Pipeline:
     def refuse(self, request: Request, error: ProblemError) -> Response:
         """The answer to a request that is none: it could not be read. Dressed like any other answer."""
         return self._finish(_Exchange(request, trio.current_time()), error.response(request.id))
+
+    def shed(self, request_id: str, origin: bytes | None) -> Response:
+        """The answer to a request that is one too many: 503, before anything is done for it. Cheap, for a server that
+        is offered twice what it can do must not spend itself on refusals."""
+        response = _SHED.response(request_id)
+        self._requests.inc(NO_ROUTE, "503")
+        headers = decorate(self._policy.cors, origin, response.headers)
+        headers.append((b"x-request-id", request_id.encode()))
+        return Response(503, headers, response.body)
 
     # The stages.
 

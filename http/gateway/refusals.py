@@ -81,11 +81,8 @@ def unavailable(detail: str, retry_after: float) -> ProblemError:
 
 
 def other_method(method: str, allow: bytes) -> ProblemError:
-    """A method that nothing here takes: 405 for one that HTTP defines, 501 for what nobody knows (RFC 9110 §9.1)."""
-    headers = [(b"allow", allow)]
-    if method in ("CONNECT", "TRACE"):
-        return ProblemError(405, f"{method} is not possible here", headers=headers)
-    return ProblemError(501, "this method is not implemented", headers=headers)
+    """A method that nothing here takes: 405 (RFC 9110 §15.5.6). What is no known method at all the parser refuses."""
+    return ProblemError(405, f"{method} is not possible here", headers=[(b"allow", allow)])
 
 
 def unreadable(status: int, request_id: str) -> Response:

@@ -1,5 +1,6 @@
 """The request and the response as the stages see them, free of ASGI and of any server."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,6 +11,13 @@ Headers = list[tuple[bytes, bytes]]
 
 class ClientGone(OSError):
     """The client left, or took nothing of what is sent to it: there is nobody to answer."""
+
+
+def body_wait(timeout: float, rate: float, received: int, waited: float) -> float:
+    """Seconds that the next part of a body may take. It may stand still for *timeout*, and all its waits together
+    get what *rate* (bytes a second; 0: whatever they take) grants for the *received* bytes, beyond that. Pure."""
+    granted = timeout + received / rate if rate else math.inf
+    return max(0.0, min(timeout, granted - waited))
 
 
 class Duplex(Protocol):

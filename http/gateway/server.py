@@ -4,6 +4,7 @@ The place of `hypercorn.trio.run.worker_serve`, which opens its own sockets, har
 and is ended by one connection's exception.
 """
 
+import errno
 import socket
 import ssl
 from abc import ABC, abstractmethod
@@ -11,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import structlog
@@ -39,6 +39,9 @@ Connection = Http1Connection | HypercornConnection
 
 _ABORT_GRACE_S = 1.0
 _MAX_SWEEP_S = 1.0
+_ACCEPTS_A_TURN = 64
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+_NO_ROOM_PAUSE_S = 0.1
 
 
 class NativeApp(ABC):
@@ -116,6 +119,7 @@ class Server:
         self._takes_upgrade = app.takes_upgrade if isinstance(app, NativeApp) else takes_no_upgrade
         self._accepting = trio.CancelScope()
         self._live: set[Connection] = set()
+        self._accepted = 0
         self._changed = trio.Event()
         self._per_address: Counter[str] = Counter()
         self._opened = metrics.counter("weir_connections_opened_total", "Connections served.", ("listener",))
@@ -165,18 +169,18 @@ class Server:
         return not cut
 
     async def _serve_connections(self, task_status: trio.TaskStatus[None]) -> None:
-        # trio closes the listeners it served, so it gets duplicates: a crash leaves the kernel's queue as it is.
-        sockets = [sock.dup() for sock in self._sockets if sock.fileno() >= 0]
-        listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in sockets]
-        if not listeners:  # a restart after the drain
+        sockets = [sock for sock in self._sockets if sock.fileno() >= 0]
+        if not sockets:  # a restart after the drain
             task_status.started()
             return
-        serve = partial(trio.serve_listeners, self._connect, listeners, task_status=_Started(task_status))
         async with trio.open_nursery() as connections:
             connections.start_soon(self._sweep)
             try:
                 with self._accepting:
-                    await serve(handler_nursery=connections)
+                    async with trio.open_nursery() as acceptors:
+                        for sock in sockets:
+                            acceptors.start_soon(self._accept, sock, connections)
+                        task_status.started()
                 await self._wait_until_empty()
                 connections.cancel_scope.cancel()
             except BaseException:
@@ -184,6 +188,27 @@ class Server:
                 for connection in tuple(self._live):
                     connection.abort()
                 raise
+
+    async def _accept(self, listener: socket.socket, connections: trio.Nursery) -> None:
+        """Take several at a wake-up: one at each turn of a busy loop would leave newcomers waiting for seconds.
+
+        Raises OSError when accepting fails for good.
+        """
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            for _ in range(_ACCEPTS_A_TURN):
+                try:
+                    accepted, _address = listener.accept()
+                except (BlockingIOError, ConnectionAbortedError):
+                    break
+                except OSError as error:
+                    if error.errno not in _NO_ROOM:
+                        raise
+                    log.warning("no connection can be accepted for want of files or memory", listener=self._name)
+                    await trio.sleep(_NO_ROOM_PAUSE_S)
+                    break
+                accepted.setblocking(False)
+                connections.start_soon(self._connect, trio.SocketStream(trio.socket.from_stdlib_socket(accepted)))
 
     async def _sweep(self) -> None:
         """Close what has been idle for too long: one timer for all connections, not one for each."""
@@ -201,15 +226,18 @@ class Server:
         reason = self._over_cap(address)
         if reason:
             self._refused.inc(self._name, reason)
-            return  # trio closes the stream
+            stream.socket.close()
+            return
         self._opened.inc(self._name)
         self._per_address[address] += 1
+        self._accepted += 1
         try:
             await self._converse(stream)
         except BaseException as error:
             self._fence(error)
         finally:
             stream.socket.close()
+            self._accepted -= 1
             self._per_address[address] -= 1
             if not self._per_address[address]:
                 del self._per_address[address]
@@ -262,9 +290,10 @@ class Server:
             return await connection.run()
 
     async def _hypercorn(self, stream: Stream, ends: Ends, handover: Handover, h2: bool) -> None:
+        h2 = h2 or handover.data.startswith(b"PRI ")
         connection = HypercornConnection(
             ASGIWrapper(self._app),  # type: ignore[arg-type]
-            self._h2_config if h2 or handover.data.startswith(b"PRI ") else self._websocket_config,
+            self._h2_config if h2 else self._websocket_config,
             self._context,
             self._state,
             Replay(stream, handover.data),
@@ -289,7 +318,7 @@ class Server:
     def _over_cap(self, address: str) -> str:
         if self._context.terminated.is_set():
             return "draining"
-        if len(self._live) >= self._limits.max_connections:
+        if self._accepted >= self._limits.max_connections:  # those that have not shaken hands yet, too
             return "total"
         if address != LOCAL and self._per_address[address] >= self._limits.max_connections_per_address:
             return "address"
@@ -298,16 +327,6 @@ class Server:
     async def _wait_until_empty(self) -> None:
         while self._live:
             await self._changed.wait()
-
-
-class _Started(trio.TaskStatus[Any]):
-    """Passes `started` on without the listeners, which are nobody's business."""
-
-    def __init__(self, outer: trio.TaskStatus[None]) -> None:
-        self._outer = outer
-
-    def started(self, value: Any = None) -> None:
-        self._outer.started()
 
 
 def _peer(stream: trio.SocketStream) -> str:

@@ -5,9 +5,12 @@ import errno
 import os
 import socket
 import stat
+import sys
 from collections.abc import Sequence
 
 _UNIX = "unix:"
+_NOTSENT_LOWAT = 0x201 if sys.platform == "darwin" else 25
+_MOST_UNSENT = 128 * 1024
 _REASONS = {
     errno.EADDRINUSE: "it is in use; stop the other server or choose another port",
     errno.EACCES: "not permitted; ports below 1024 need a privilege",
@@ -75,6 +78,7 @@ def _listen(family: int, address: object, backlog: int) -> socket.socket:
     try:
         if family != socket.AF_UNIX:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # no wait for TIME_WAIT after a restart
+            _keep_little_unsent(sock)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # `[::]` must not clash with `0.0.0.0`
         sock.bind(address)  # type: ignore[arg-type]
@@ -84,6 +88,16 @@ def _listen(family: int, address: object, backlog: int) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _keep_little_unsent(sock: socket.socket) -> None:
+    """For the connections it accepts: else the kernel takes megabytes for a client that reads slowly, and takes no
+    more before it has got rid of a third of them, which looks like a client that reads nothing."""
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", _NOTSENT_LOWAT)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, option, _MOST_UNSENT)
+    except OSError:
+        pass  # a system without it
 
 
 def _open_unix(path: str, backlog: int) -> socket.socket:

@@ -3,6 +3,7 @@
 import http.server
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
+        if self.headers["upgrade"]:
+            self.switch()
+        elif self.path.endswith("/events"):
+            self.stream()
+        else:
+            self.answer()
+
+    def answer(self):
         body = f"{self.path} {self.headers['x-weir-subject']}".encode() * (20_000 if "big" in self.path else 1)
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
@@ -28,8 +37,32 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
+    def stream(self):
+        """Server-sent events, the next when the client has seen the one before."""
+        self.send_response(200)
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        for number in range(3):
+            self.wfile.write(b"8\r\ndata: %d\n\r\n" % number)
+            assert self.server.seen.acquire(timeout=10)
+        self.wfile.write(b"0\r\n\r\n")
+
+    def switch(self):
+        """A WebSocket, as far as a proxy sees one: bytes back."""
+        self.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhello")
+        while data := self.connection.recv(65536):
+            self.connection.sendall(b"<" + data + b">")
+        self.close_connection = True
+
     def do_POST(self):
-        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.headers["transfer-encoding"] == "chunked":
+            body = b""
+            while size := int(self.rfile.readline(), 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+        else:
+            body = self.rfile.read(int(self.headers["content-length"]))
         self.send_response(201)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -41,10 +74,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def upstream() -> Iterator[str]:
+    """The URL of a server."""
+    with upstream_server() as server:
+        yield url_of(server)
+
+
+def url_of(server: http.server.HTTPServer) -> str:
+    return f"http://127.0.0.1:{server.server_address[1]}"
+
+
+@contextmanager
+def upstream_server() -> Iterator[http.server.HTTPServer]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
+        server.seen = threading.Semaphore(0)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield server
         server.shutdown()
 
 
@@ -105,3 +150,33 @@ def test_an_upstream_that_is_away_is_told_as_a_problem(tmp_path):
         )
         shown = eventually(lambda: upstreams(server)[f"upstream:{gone}"])
         assert shown["last_error"]
+
+
+def test_bodies_and_websockets_stream_through(tmp_path):
+    with (
+        upstream_server() as up,
+        running(tmp_path, GENEROUS + route("/one", url_of(up)) + 'max_body = "64MiB"\n') as server,
+        server.client() as client,
+    ):
+        with client.stream("GET", "/one/events") as events:
+            for number, part in enumerate(events.iter_raw()):
+                assert part == b"data: %d\n" % number
+                up.seen.release()
+        assert number == 2
+        body = os.urandom(5_000_000)
+        sent = client.post("/one", content=(body[at : at + 100_000] for at in range(0, len(body), 100_000)))
+        assert sent.content == body
+
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+            raw.sendall(
+                b"GET /one/socket HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            )
+            heard = b""
+            while not heard.endswith(b"\r\n\r\nhello"):
+                heard += raw.recv(65536)
+            assert heard.startswith(b"HTTP/1.1 101 ")
+            raw.sendall(b"ping")
+            assert raw.recv(65536) == b"<ping>"
+        eventually(lambda: upstreams(server)[f"upstream:{url_of(up)}"]["outstanding"] == 0)
+        assert client.get("/one").status_code == 200

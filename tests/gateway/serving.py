@@ -9,7 +9,7 @@ import trio
 from actors.metrics import Metrics
 from gateway.asgi_types import App, Receive, Scope, Send
 from gateway.http1.connection import ConnectionLimits
-from gateway.server import Server, ServerLimits
+from gateway.server import Server, ServerLimits, TlsRef
 from gateway.sockets import open_sockets
 
 GET = b"GET / HTTP/1.1\r\nHost: weir\r\n\r\n"
@@ -39,10 +39,12 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(app: App, *, lifespan: bool = False, **limits: Any) -> AsyncIterator[Serving]:
-    """Limits: of the server (`max_…`) and of a connection. Leaving cuts what is left, within a second."""
+async def serving(
+    app: App, *, lifespan: bool = False, tls: TlsRef | None = None, extra_head: bytes = b"", **limits: Any
+) -> AsyncIterator[Serving]:
+    """Limits: of the server (`max_connections…`) and of a connection. Leaving cuts what is left, within a second."""
     sockets = open_sockets(["127.0.0.1:0"])
-    of_server = {name: limits.pop(name) for name in tuple(limits) if name.startswith("max_")}
+    of_server = {name: limits.pop(name) for name in tuple(limits) if name.startswith("max_connections")}
     metrics = Metrics()
     server = Server(
         "test",
@@ -51,6 +53,8 @@ async def serving(app: App, *, lifespan: bool = False, **limits: Any) -> AsyncIt
         metrics,
         ServerLimits(connection=ConnectionLimits(**limits), **of_server),
         lifespan=lifespan,
+        tls=tls,
+        extra_head=extra_head,
     )
     port = sockets[0].getsockname()[1]
     try:

@@ -122,6 +122,15 @@ async def test_an_answer_to_head_keeps_its_length_and_its_connection() -> None:
         assert peer.connections == 1
 
 
+@pytest.mark.parametrize("framing", [b"Content-Length: 5\r\n\r\nhello", b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"])
+async def test_an_answer_to_head_with_a_body_is_the_last_of_its_connection(framing: bytes) -> None:
+    async with upstream(b"HTTP/1.1 200 OK\r\n" + framing, said(b"200 OK", body=b"x")) as peer:
+        with proxy(peer.url) as target:
+            assert (await target.handle(asked(method="HEAD"), to())).body == b""
+            assert (await target.handle(asked(), to())).body == b"x"
+        assert peer.connections == 2
+
+
 @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
 async def test_an_answer_without_a_body_ends_with_its_head(status: bytes) -> None:
     async with upstream(b"HTTP/1.1 " + status + b'\r\nETag: "1"\r\n\r\n', said(b"200 OK")) as peer:

@@ -55,6 +55,18 @@ async def test_stopped_it_closes_what_is_idle() -> None:
         assert origin.describe()["connections"] == 0
 
 
+async def test_once_it_is_gone_no_connection_is_kept_until_it_is_back() -> None:
+    async with upstream(*[said(b"200 OK")] * 2) as peer:
+        origin = Origin(peer.url, LIMITS)
+        async with looked_after(origin):
+            pass
+        await UpstreamTarget([origin]).handle(asked(), to())
+        assert origin.describe()["connections"] == 0
+        async with looked_after(origin):
+            await UpstreamTarget([origin]).handle(asked(), to())
+            assert origin.describe()["connections"] == 1
+
+
 async def test_a_check_that_fails_ejects_before_a_request_does_and_one_that_succeeds_lets_it_back() -> None:
     sick, well = said(b"503 Service Unavailable"), said(b"204 No Content")
     async with upstream(*[sick] * 2, *[well] * 1000) as peer:

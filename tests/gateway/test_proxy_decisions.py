@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -180,6 +181,25 @@ def test_an_answer_reads_the_same_however_it_arrives(answer: bytes, cuts: list[i
         assert (reader.status, b"".join(reader.take())) == (200, b"hello")
         assert (b"x-a", b"1") in reader.headers
         assert b"x-t" not in dict(reader.headers)
+
+
+@pytest.mark.parametrize(
+    ("begin", "piece"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"X-A: %b\r\n" % (b"1" * 1000)),
+        (b"HTTP/1.1 200 OK\r\nX-A: ", b"1" * 1000),
+        (b"", b"HTTP/1.1 100 Continue\r\nX-A: %b\r\n\r\n" % (b"1" * 1000)),
+    ],
+)
+def test_a_head_without_end_is_not_read_for_ever(begin: bytes, piece: bytes) -> None:
+    reader = Reader()
+    reader.begin("GET")
+    reader.feed(begin)
+    for _ in range(60):
+        reader.feed(piece)
+    reader.feed(piece * 3)
+    with pytest.raises(BadAnswer, match="larger than 65536 bytes"):
+        reader.feed(piece * 3)
 
 
 @given(st.lists(st.binary(max_size=60) | st.sampled_from([*WHOLE, b"HTTP/1.1 ", b"\r\n"]), max_size=6), st.booleans())

@@ -8,6 +8,7 @@ from gateway.problem import ProblemError
 from gateway.proxy.breaker import HealthPolicy
 from gateway.proxy.limits import ProxyLimits
 from gateway.proxy.reader import MAX_HEAD
+from gateway.proxy.target import UpstreamTarget
 from tests.gateway.proxying import (
     NO_RETRIES,
     FakeWire,
@@ -87,6 +88,16 @@ async def test_without_a_wire_an_upstream_that_says_too_much_is_a_bad_gateway() 
 async def test_an_upstream_that_is_too_slow_is_a_gateway_timeout() -> None:
     async with upstream(hang) as peer:
         assert await refused_with(asked(), peer.url, limits=ProxyLimits(response=0.05)) == 504
+
+
+async def test_an_answer_before_the_end_of_a_large_request_is_the_answer() -> None:
+    async def refuse(peer: Peer, head: bytes) -> None:
+        await peer.say(said(b"413 Content Too Large", b"Connection: close", body=b"no"))
+        await trio.sleep(0.05)
+        await hang_up(peer, head)  # with input unread, so the kernel resets the connection
+
+    async with upstream(refuse) as peer:
+        assert (await forward(asked("/o", "POST", b"x" * (32 << 20)), peer.url)).status == 413
 
 
 async def test_an_upstream_that_takes_no_request_is_a_gateway_timeout() -> None:
@@ -209,6 +220,22 @@ async def test_a_connection_closed_as_the_request_comes_may_have_taken_it() -> N
     assert caught.value.status == 502
 
 
+async def test_a_stale_connection_makes_room_for_the_new_one() -> None:
+    async def slow(peer: Peer, head: bytes) -> None:
+        await release.wait()
+        await peer.say(HERE)
+
+    async with upstream(slow, slow, hang_up, HERE) as peer:
+        with proxy(peer.url, limits=ProxyLimits(max_connections=2, max_pending=0)) as target:
+            release = trio.Event()
+            async with trio.open_nursery() as nursery:
+                for _ in range(2):
+                    nursery.start_soon(target.handle, asked(), to())
+                await wait_all_tasks_blocked(0.02)
+                release.set()
+            assert (await target.handle(asked(), to())).body == b"here"
+
+
 async def test_a_new_connection_that_is_closed_is_a_failure() -> None:
     async with upstream(hang_up, HERE) as peer:
         assert await refused_with(asked(), peer.url) == 502
@@ -242,6 +269,17 @@ async def test_an_upstream_that_keeps_failing_is_ejected_and_comes_back_by_a_pro
             for _ in range(2):
                 assert (await target.handle(asked(), to())).status == 200
             assert target._origins[0].describe()["health"] == "healthy"
+
+
+async def test_a_probe_that_says_nothing_leaves_its_place_to_the_next() -> None:
+    async with upstream(hang_up, hang, HERE) as peer:
+        with proxy(peer.url, health=HealthPolicy(failures=1, base=0.05)) as target:
+            with pytest.raises(ProblemError):
+                await target.handle(asked(), to())
+            await trio.sleep(0.06)
+            with trio.move_on_after(0.05):
+                await target.handle(asked(), to())
+            assert (await target.handle(asked(), to())).body == b"here"
 
 
 async def test_while_one_is_ejected_the_others_have_its_requests() -> None:
@@ -300,3 +338,47 @@ async def test_a_request_does_not_wait_for_a_connection_for_ever() -> None:
             assert caught.value.status == 503
             nursery.cancel_scope.cancel()
             await wait_all_tasks_blocked()
+
+
+async def test_a_turn_that_comes_to_one_who_has_left_goes_to_the_next() -> None:
+    answered = 0
+
+    async def ask(target: UpstreamTarget, scope: trio.CancelScope) -> None:
+        nonlocal answered
+        with scope:
+            await target.handle(asked(), to())
+            answered += 1
+
+    async with upstream(HERE, HERE) as peer:
+        with proxy(peer.url, limits=ProxyLimits(max_connections=1, pending=60)) as target:
+            origin = target._origins[0]
+            held = await origin.acquire()
+            leaves, stays = trio.CancelScope(), trio.CancelScope()
+            async with trio.open_nursery() as nursery:
+                for scope in (leaves, stays):
+                    nursery.start_soon(ask, target, scope)
+                    await wait_all_tasks_blocked(0.01)
+                origin.discard(held)
+                leaves.cancel()
+    assert answered == 1
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_nobody_overtakes_one_who_waits(kept: bool) -> None:
+    order: list[str] = []
+
+    async def ask(target: UpstreamTarget, name: str) -> None:
+        await target.handle(asked(), to())
+        order.append(name)
+
+    async with upstream(*[HERE] * 3) as peer:
+        with proxy(peer.url, limits=ProxyLimits(max_connections=1, pending=60)) as target:
+            held = await target._origins[0].acquire()
+            async with trio.open_nursery() as nursery:
+                for name in ("first", "second"):
+                    nursery.start_soon(ask, target, name)
+                    await wait_all_tasks_blocked(0.01)
+                held.reader.complete = held.reader.keep_alive = kept
+                target._origins[0].release(held)
+                await ask(target, "third")
+    assert order == ["first", "second", "third"]

@@ -1,5 +1,7 @@
 """Bodies that pass through in parts, in both directions, and WebSockets."""
 
+from functools import partial
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -141,6 +143,7 @@ async def test_an_answer_that_stalls_is_cut() -> None:
 async def test_a_client_that_leaves_ends_a_stream_that_says_nothing() -> None:
     async def quiet(peer: Peer, head: bytes) -> None:
         await peer.say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        await wire.got(b"abc")
         wire.gone.set()
         assert await peer.request() == b"", "the proxy closes"
 
@@ -243,6 +246,12 @@ async def test_a_slow_upload_is_not_waited_for_by_the_answers_deadline() -> None
     assert answer.body == b"x"
 
 
+async def test_after_a_streamed_upload_the_answers_deadline_holds() -> None:
+    async with upstream(hang) as peer:
+        wire = FakeWire([b"a", b"b", b"c"])
+        assert await refused_with(through(wire, "POST"), peer.url, limits=ProxyLimits(response=0.05)) == 504
+
+
 async def test_an_upstream_that_takes_no_body_holds_the_client_up() -> None:
     given = 0
 
@@ -341,6 +350,20 @@ async def test_a_websocket_is_tunnelled_until_the_client_ends() -> None:
     ]
 
 
+async def test_a_connection_that_was_a_websocket_carries_no_request() -> None:
+    async def echo(peer: Peer, head: bytes) -> None:
+        await peer.say(SWITCHING)
+        await peer.stream.receive_some()
+
+    async with upstream(echo, said(b"200 OK", body=b"x")) as peer:
+        with proxy(peer.url) as target:
+            wire = FakeWire()
+            wire.to_proxy.close()
+            await target.handle(through(wire, "GET", *ASKS), to())
+            assert target._origins[0].describe()["connections"] == 0
+            assert (await target.handle(asked(), to())).body == b"x"
+
+
 async def test_a_websocket_ends_with_its_upstream() -> None:
     async def bye(peer: Peer, head: bytes) -> None:
         await peer.say(SWITCHING)
@@ -359,6 +382,22 @@ async def test_a_websocket_in_which_nobody_speaks_ends() -> None:
     async with upstream(silent) as peer:
         answer = await forward(through(FakeWire(), "GET", *ASKS), peer.url, limits=ProxyLimits(tunnel_idle=0.05))
     assert answer.status == 101
+
+
+async def test_a_websocket_in_which_somebody_speaks_goes_on() -> None:
+    async def echo(peer: Peer, head: bytes) -> None:
+        await peer.say(SWITCHING)
+        while data := await peer.stream.receive_some():
+            await peer.say(data)
+
+    wire = FakeWire()
+    async with upstream(echo) as peer, trio.open_nursery() as nursery:
+        nursery.start_soon(partial(forward, through(wire, "GET", *ASKS), peer.url, limits=ProxyLimits(tunnel_idle=0.5)))
+        for _ in range(4):
+            await trio.sleep(0.2)
+            await wire.to_proxy.send(b"ping")
+            assert await wire.from_proxy.receive() == b"ping"
+        wire.to_proxy.close()
 
 
 async def test_a_websocket_that_the_upstream_refuses_is_an_answer_like_any_other() -> None:

@@ -431,6 +431,11 @@ def route(**changes: str | None) -> str:
         (route(auth='"maybe"'), 'routes[0].auth = "maybe": must be "required", "optional" or "none"'),
         (route(auth='"none"', scopes='{ GET = "a" }'), 'routes[0].auth = "none": must be "required" or "optional" '
          "on a route with scopes"),
+        (route(health='"healthz"'), 'routes[0].health = "healthz": must be a path such as "/healthz", '
+         'or "" for no checks'),
+        (route(health='"/healthz"'), 'routes[0].health = "/healthz": must be empty unless the target is http(s)://…: '
+         "nothing else is checked"),
+        (route(balance='"random"'), 'routes[0].balance = "random": must be "least_outstanding" or "round_robin"'),
         (route(scopes='"a"'), 'routes[0].scopes = "a": must be a table, such as '
          '{ GET = "orders:read", "*" = "orders:write" }'),
         (route(scopes='{ get = "a" }'), 'routes[0].scopes.get = "a": must stand under a method in capitals or "*" '

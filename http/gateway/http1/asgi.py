@@ -33,7 +33,7 @@ class AsgiServe:
             await self._app(self._scope(exchange, ends), call.receive, call.send)
             response = call.result()
         except (Exception, SystemExit) as error:  # its exit is not ours
-            clients = reason(error)
+            clients = ClientGone() if call.client_gone else reason(error)
             if isinstance(clients, ClientGone):
                 raise clients from None
             if clients is None:

@@ -126,11 +126,11 @@ class Http1Connection:
                 self.closing = True
         return None
 
-    async def fill(self) -> bool:
+    async def fill(self) -> int:
         data = await self.transport.receive()
         if data:
             self.parser.feed(data)
-        return bool(data)
+        return len(data)
 
     async def _converse(self) -> Handover | None:
         messages = self.parser.messages
@@ -144,14 +144,19 @@ class Http1Connection:
             self.due = math.inf
             answered += 1
             self.closing = self.closing or not message.keep_alive or answered >= self._limits.max_requests
-            if message.upgrade == b"websocket" and (handover := await self._upgrade(message)):
-                return handover
+            if message.upgrade == b"websocket":
+                if handover := await self._upgrade(message):
+                    return handover
+                self.closing = True  # what follows the handshake is nobody's, unless it is switched
             await self._answer(message)
             if self.closing:
                 await self._linger()
                 return None
             self._idle = True
-            self.due = trio.current_time() + self._limits.keep_alive_timeout
+            limits = self._limits
+            self.due = trio.current_time() + (
+                limits.header_timeout if self.parser.in_head else limits.keep_alive_timeout
+            )
             if unwaited >= _TURN:
                 unwaited = 0
                 await trio.lowlevel.checkpoint()

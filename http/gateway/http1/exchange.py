@@ -10,7 +10,7 @@ from gateway.http1.heads import BODILESS, CLOSE, CONTINUE, KEEP_ALIVE, Heads
 from gateway.http1.parser import Message, RequestParser
 from gateway.http1.transport import Transport
 from gateway.problem import ProblemError
-from gateway.request import ClientGone, Response
+from gateway.request import ClientGone, Response, body_wait
 
 # A body that nobody reads is taken to its end when that is so near; else the connection is closed.
 _DISCARD = 64 * 1024
@@ -31,8 +31,8 @@ class Peer(Protocol):
     closing: bool
     """No request after this one."""
 
-    async def fill(self) -> bool:
-        """Read once more; False at the end of what the client sends. Raises ClientGone."""
+    async def fill(self) -> int:
+        """Read once more; how many bytes came, 0 at the end of what the client sends. Raises ClientGone."""
         ...
 
 
@@ -48,6 +48,7 @@ class Exchange:
         "_left",
         "_peer",
         "_received",
+        "_waited",
         "body_limit",
         "done",
         "has_body",
@@ -78,6 +79,7 @@ class Exchange:
         self.switched = False
         self._continued = not message.expects_continue
         self._received = 0
+        self._waited = 0.0  # for parts of the body
         self._chunked = False
         self._left: int | None = None  # of a streamed answer whose length was told
 
@@ -111,9 +113,10 @@ class Exchange:
         peer, message = self._peer, self.message
         if not self._continued:
             self._continued = True
-            await peer.transport.send(CONTINUE)
-        # Slow is allowed, standing still is not: each wait ends by what the rate grants for what has come.
-        allowed = peer.body_timeout + (self._received / peer.body_rate if peer.body_rate else 0.0)
+            if not self.started:  # in the middle of an answer it would be taken for a part of it
+                await peer.transport.send(CONTINUE)
+        allowed = body_wait(peer.body_timeout, peer.body_rate, self._received, self._waited)
+        began = trio.current_time()
         with trio.move_on_after(allowed) as timeout:
             while not message.parts and not message.complete:
                 if peer.parser.error is not None:
@@ -122,7 +125,9 @@ class Exchange:
                 if not await peer.fill():
                     raise ClientGone("the client left in the middle of its body")
         if timeout.cancelled_caught:
-            raise ProblemError(408, f"the request was not complete within {allowed:g} s")
+            peer.closing = True
+            raise ProblemError(408, "the rest of the body did not come in time")
+        self._waited += trio.current_time() - began
 
     def _too_large(self) -> ProblemError:
         self._peer.closing = True
@@ -131,13 +136,14 @@ class Exchange:
     async def wait_closed(self) -> None:
         """Reads on meanwhile: what follows this request is kept for its turn, up to a small buffer."""
         peer = self._peer
+        if peer.transport.has_ended():  # said without a wait, so that who asks under a cancelled scope is told, too
+            return
         ahead = 0
         while ahead < _READ_AHEAD:
             try:
-                before = len(peer.parser.messages)
-                if not await peer.fill():
+                if not (came := await peer.fill()):
                     return
-                ahead += max(_READ_AHEAD // 64, (len(peer.parser.messages) - before) * 512)
+                ahead += came
             except ClientGone:
                 return
         await trio.sleep_forever()

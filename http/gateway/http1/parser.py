@@ -18,6 +18,11 @@ _METHOD_LINE = re.compile(rb"[A-Z][A-Z-]{0,31} \S+ HTTP/1\.[01]\r\n")
 _FRAMING = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
 _NAMES = {b"GET": "GET", b"HEAD": "HEAD", b"POST": "POST", b"PUT": "PUT", b"DELETE": "DELETE", b"PATCH": "PATCH"}
 
+# What is fed at a time, at most.
+_READ = 64 * 1024
+# What one chunk may take beyond its bytes without counting as excess, and then as much again as two times its bytes.
+_CHUNK_FRAMING = 16
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
@@ -94,6 +99,11 @@ class RequestParser:
         self._message = Message()
         self._fields: _Fields | None = None
         self._unfinished = 0  # bytes fed since a head began
+        self._excess = 0  # bytes of a chunked body that are framing, beyond what framing needs
+        self._head: list[bytes] = []  # what of an unfinished head was fed before
+        self._data = b""
+        self._is_over = False
+        self._resuming = False
         self._parser = httptools.HttpRequestParser(self)
 
     @property
@@ -103,29 +113,69 @@ class RequestParser:
 
     def feed(self, data: bytes) -> None:
         """Take more of the connection. Raises nothing: see `error`."""
-        if self.error is not None or self.rest is not None:
-            if self.rest is not None:
-                self.rest += data
+        if self.error is not None or self._is_over:
             return
+        if self.rest is not None:
+            self.rest += data
+            return
+        rest: bytes | None = data
+        while rest is not None:
+            rest = self._feed(rest)
+        last = self.messages[-1] if self.messages else self._message
+        if last.complete and not last.keep_alive:
+            self._is_over = True  # what follows a last request is nobody's
+            self.error = None
+        else:
+            self._bound(data)
+
+    def _feed(self, data: bytes) -> bytes | None:
+        """What is still to be fed: the bytes behind an offer to upgrade."""
+        self._data = data
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._after_upgrade(data[upgrade.args[0] :])
+            return self._after_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._fail(data, error)
-        if self._fields is not None:
-            self._unfinished += len(data)
-            # A field that never ends is not told to us before it does. (The first read may hold other requests, too.)
-            if self._unfinished > self._limits.size + 64 * 1024:
-                self.error = Unreadable(431)
+        return None
 
-    def _after_upgrade(self, rest: bytes) -> None:
-        if self._message.upgrade == b"websocket":
+    def _bound(self, data: bytes) -> None:
+        """A field, chunk extension or trailer that never ends is not told to us before it does: count what is fed."""
+        if self._fields is not None:
+            self._head.append(data)
+            self._unfinished += len(data)
+            # (The first read may hold other requests, too.)
+            if self._unfinished > self._limits.size + _READ:
+                self.error = self.error or Unreadable(431)
+        elif self._message.chunked and not self._message.complete:
+            self._excess = max(0, self._excess + len(data))
+            if self._excess > self._limits.size + _READ:
+                self.error = self.error or Unreadable(400)
+
+    def _after_upgrade(self, rest: bytes) -> bytes | None:
+        message = self._message
+        if message.upgrade == b"websocket":
             self.rest = rest
-        else:  # an offer that is not taken (RFC 9110 §7.8): HTTP/1.1 goes on
-            self._parser = httptools.HttpRequestParser(self)
-            if rest:
-                self.feed(rest)
+            return None
+        if message.method == "CONNECT":
+            self._is_over = True  # is it a body, or already the tunnel's? Nobody's
+            return None
+        # An offer that is not taken (RFC 9110 §7.8): HTTP/1.1 goes on.
+        self._parser = httptools.HttpRequestParser(self)
+        if message.has_body:  # llhttp ends the message before it, and would read it as the next request
+            self._resume(message)
+        return rest or None
+
+    def _resume(self, message: Message) -> None:
+        """Have the body of *message* read by a parser that has not seen its head."""
+        length = b"transfer-encoding: chunked" if message.chunked else b"content-length: %d" % (message.length or 0)
+        connection = b"keep-alive" if message.keep_alive else b"close"
+        message.complete = False
+        self._resuming = True
+        self._parser.feed_data(
+            b"POST / HTTP/%b\r\n%b\r\nconnection: %b\r\n\r\n" % (message.version.encode(), length, connection)
+        )
+        self._resuming = False
 
     def _fail(self, data: bytes, error: Exception) -> None:
         if self.error is not None:  # ours, from a callback
@@ -133,7 +183,8 @@ class RequestParser:
         last = self._message
         if last.complete and not last.keep_alive and self._fields is None:
             return  # what follows a last request is nobody's
-        if isinstance(error, httptools.HttpParserInvalidMethodError) and _METHOD_LINE.match(data):
+        is_first = not self.messages
+        if isinstance(error, httptools.HttpParserInvalidMethodError) and is_first and _METHOD_LINE.match(data):
             self.error = Unreadable(501)
         elif "HTTP version" in str(error) or "PRI" in str(error):
             self.error = Unreadable(505)
@@ -147,11 +198,16 @@ class RequestParser:
     # Called by httptools.
 
     def on_message_begin(self) -> None:
+        if self._resuming:
+            return
         self._message = Message()
         self._fields = _Fields()
         self._unfinished = 0
+        self._head.clear()
 
     def on_url(self, url: bytes) -> None:
+        if self._resuming:
+            return
         message = self._message
         message.target += url
         if len(message.target) > self._limits.size:
@@ -160,7 +216,7 @@ class RequestParser:
     def on_header(self, name: bytes, value: bytes) -> None:
         fields = self._fields
         if fields is None:
-            return  # a trailer
+            return  # a trailer, or a head that we wrote
         name = name.lower()
         if value[-1:] in b" \t":
             value = value.rstrip(b" \t")
@@ -186,6 +242,8 @@ class RequestParser:
                 self._message.upgrade = value.lower()
 
     def on_headers_complete(self) -> None:
+        if self._resuming:
+            return
         # Asked now: later they speak of the last of several requests in one read.
         message, fields, parser = self._message, self._fields, self._parser
         assert fields is not None
@@ -194,14 +252,19 @@ class RequestParser:
         message.method = _NAMES.get(method) or method.decode("ascii")
         message.version = parser.get_http_version()
         message.keep_alive = parser.should_keep_alive()
-        if message.upgrade and not (parser.should_upgrade() and message.method != "CONNECT"):
-            message.upgrade = b""
         self._check(message, fields)
+        if message.upgrade and not (parser.should_upgrade() and _may_upgrade(message)):
+            message.upgrade = b""
+        if message.method == "CONNECT":
+            message.keep_alive = False
+        self._excess = 0
         self.messages.append(message)
 
     def _check(self, message: Message, fields: _Fields) -> None:
-        if message.version not in ("1.1", "1.0"):
+        if message.version not in ("1.1", "1.0") or self._is_other_protocol(message):
             self._refuse(505)
+        if message.version == "1.0":
+            message.expects_continue = False  # it must be ignored there (RFC 9110 §10.1.1)
         hosts = fields.hosts
         if len(hosts) != 1 and not (message.version == "1.0" and not hosts):
             self._refuse(400)
@@ -214,11 +277,25 @@ class RequestParser:
                 self._refuse(501)
             message.chunked = True
 
+    def _is_other_protocol(self, message: Message) -> bool:
+        """llhttp takes RTSP/1.0 and ICE/1.0 for HTTP, and does not say so."""
+        seen = b"".join((*self._head, self._data)) if self._head else self._data
+        if b" RTSP/" not in seen and b" ICE/" not in seen:
+            return False
+        line = re.escape(message.method.encode()) + rb" +" + re.escape(message.target) + rb" +(RTSP|ICE)/"
+        return re.search(line, seen) is not None
+
     def on_body(self, part: bytes) -> None:
+        self._excess -= _CHUNK_FRAMING + 3 * len(part)
         self._message.parts.append(part)
 
     def on_message_complete(self) -> None:
         self._message.complete = True
+
+
+def _may_upgrade(message: Message) -> bool:
+    """Only what can be a WebSocket's handshake (RFC 6455 §4.1)."""
+    return message.method == "GET" and message.version == "1.1" and not message.has_body
 
 
 def head_of(message: Message) -> bytes:

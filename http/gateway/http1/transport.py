@@ -21,6 +21,10 @@ class Transport(Protocol):
         """Wait for more; b"" at the end. A checkpoint. Raises ClientGone."""
         ...
 
+    def has_ended(self) -> bool:
+        """Whether the client is known to send nothing more, and nothing of what it sent is left to be received."""
+        ...
+
     async def send(self, data: bytes) -> None:
         """Send all of it, each 64 KiB within the write timeout. Raises ClientGone; then the connection is useless."""
         ...
@@ -55,6 +59,9 @@ class PlainTransport:
             except (OSError, trio.ClosedResourceError) as error:
                 raise ClientGone from error
 
+    def has_ended(self) -> bool:
+        return _has_ended(self._raw)
+
     async def send(self, data: bytes) -> None:
         try:
             sent = self._raw.send(data)
@@ -66,17 +73,21 @@ class PlainTransport:
             await self._send_rest(memoryview(data)[sent:])
 
     async def _send_rest(self, rest: memoryview) -> None:
-        while rest:
-            try:
+        try:
+            for start in range(0, len(rest), _CHUNK):
                 with trio.fail_after(self._write_timeout):
-                    await trio.lowlevel.wait_writable(self._raw)
-                rest = rest[self._raw.send(rest[:_CHUNK]) :]
+                    await self._send_part(rest[start : start + _CHUNK])
+        except trio.TooSlowError:
+            raise ClientGone("the client took too little of what was sent to it") from None
+        except (OSError, trio.ClosedResourceError) as error:
+            raise ClientGone from error
+
+    async def _send_part(self, part: memoryview) -> None:
+        while part:
+            try:
+                part = part[self._raw.send(part) :]
             except BlockingIOError:
-                continue
-            except trio.TooSlowError:
-                raise ClientGone("the client took nothing of what was sent to it") from None
-            except (OSError, trio.ClosedResourceError) as error:
-                raise ClientGone from error
+                await trio.lowlevel.wait_writable(self._raw)
 
     async def say_end(self) -> None:
         try:
@@ -94,13 +105,19 @@ class PlainTransport:
 class TlsTransport:
     def __init__(self, stream: trio.SSLStream[trio.SocketStream], write_timeout: float) -> None:
         self._tls = stream
+        self._ended = False
         self._write_timeout = write_timeout
 
     async def receive(self) -> bytes:
         try:
+            if self._ended:
+                return bytes(await self._tls.transport_stream.receive_some(_CHUNK))
             return bytes(await self._tls.receive_some(_CHUNK))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise ClientGone from error
+
+    def has_ended(self) -> bool:
+        return _has_ended(self._tls.transport_stream.socket._sock)  # type: ignore[attr-defined]
 
     async def send(self, data: bytes) -> None:
         view = memoryview(data)
@@ -114,18 +131,33 @@ class TlsTransport:
                 raise ClientGone("the client took nothing of what was sent to it")
 
     async def say_end(self) -> None:
-        # TLS closes both directions at once (https_compatible: without waiting for the client's own goodbye).
+        # `unwrap` says goodbye and then waits for the client's own, or for whatever else it still sends. The socket
+        # stays open for that: closed with input unread, the kernel would reset it under an answer on its way.
+        self._ended = True
         try:
             with trio.move_on_after(_CLOSE_TIMEOUT_S, shield=True):
-                await self._tls.aclose()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+                await self._tls.unwrap()
+        except (trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError):
             pass
+        try:
+            self._tls.transport_stream.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # they are gone, or it is closed already
 
     def abort(self) -> None:
         self._tls.transport_stream.socket.close()
 
     def reset(self) -> None:
         _reset(self._tls.transport_stream.socket)
+
+
+def _has_ended(sock: socket.socket) -> bool:
+    try:
+        return not sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def _reset(sock: trio.socket.SocketType) -> None:

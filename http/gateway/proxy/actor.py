@@ -31,9 +31,11 @@ class Upstream(Actor[Tick]):
 
     async def on_start(self) -> None:
         self._next_check = self.clock()
+        self._origin.keeps = True
         self.timer(self._tick, Tick(), every=self._tick)
 
     async def on_stop(self) -> None:
+        self._origin.keeps = False
         self._origin.close_idle()
 
     async def handle(self, message: Tick) -> None:

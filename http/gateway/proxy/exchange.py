@@ -28,7 +28,7 @@ class Exchange:
         self._transport = connection.transport
         self._outgoing = outgoing
         self._wire = wire
-        self._patience = trio.CancelScope()
+        self._patience: trio.CancelScope
         """Ends the wait for the answer."""
         self.begun = False
 
@@ -41,12 +41,19 @@ class Exchange:
         self._transport.sent = False
         if self._outgoing.source is not None:
             return await self._run_both(first, self._outgoing.source)
-        await self._transport.send_all(first)
-        self._patience.deadline = trio.current_time() + self._limits.response
+        try:
+            await self._transport.send_all(first)
+        except Broken:
+            if not self._transport.sent:
+                raise
+            # It may have answered before it closed, with 413 say; if not, the reader finds out.
+        # Given at once: to change the deadline of a scope costs as much as a third of the scope.
+        self._patience = trio.CancelScope(deadline=trio.current_time() + self._limits.response)
         return await self._answer()
 
     async def _run_both(self, first: bytes, source: Wire) -> Response:
         """The body up and the answer down at once. An answer that ends first ends the body: nobody needs it."""
+        self._patience = trio.CancelScope()
         failure: Exception | None = None
         response: Response | None = None
 
@@ -55,7 +62,7 @@ class Exchange:
             try:
                 await self._send_body(first, source)
             except Broken:
-                pass  # it may have answered before it closed, with 413 say; if not, the reader finds out
+                pass  # as in `run`
             except Exception as error:
                 failure = error
                 nursery.cancel_scope.cancel()

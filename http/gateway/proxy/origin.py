@@ -69,6 +69,8 @@ class Origin:
         self.failed = 0
         self.last_error = ""
         self._tls = tls() if parts.scheme == "https" else None
+        self.keeps = True
+        """Whether connections are kept for the next request. Not so while nobody looks after them."""
         self._open = 0
         self._idle: deque[Connection] = deque()
         self._waiting = 0
@@ -112,9 +114,6 @@ class Origin:
                         break
             if not self._idle and self._open >= self.limits.max_connections:
                 raise Busy
-        except trio.Cancelled:
-            self._free.unpark()  # the turn may have been given to it just now
-            raise
         finally:
             self._waiting -= 1
         return self._take_idle() or await self._connect()
@@ -137,13 +136,18 @@ class Origin:
 
     def release(self, connection: Connection) -> None:
         """Its answer was read to the end; keep it if it can be."""
-        if connection.reader.reusable and (len(self._idle) < self.limits.max_idle or self._waiting):
+        if self._keeps(connection):
             connection.used = True
             connection.idle_since = trio.current_time()
             self._idle.append(connection)
             self._free.unpark()
         else:
             self.discard(connection)
+
+    def _keeps(self, connection: Connection) -> bool:
+        if not self.keeps or not connection.reader.reusable:
+            return False
+        return len(self._idle) < self.limits.max_idle or self._waiting > 0
 
     def discard(self, connection: Connection) -> None:
         connection.transport.close()
@@ -214,6 +218,7 @@ class Origins:
         self._tls = tls
         self._checks = dict(checks or {})
         self._by_url: dict[str, Origin] = {}
+        self._context: ssl.SSLContext | None = None
 
     @property
     def checks(self) -> Mapping[str, str]:
@@ -229,9 +234,15 @@ class Origins:
     def of(self, url: str) -> Origin:
         origin = self._by_url.get(url)
         if origin is None:
-            origin = self._by_url[url] = Origin(url, self.limits, self._tls)
+            origin = self._by_url[url] = Origin(url, self.limits, self._shared_context)
             origin.check_path = self._checks.get(url, "")
         return origin
+
+    def _shared_context(self) -> ssl.SSLContext:
+        """Made once: it holds all the certificates that are trusted."""
+        if self._context is None:
+            self._context = self._tls()
+        return self._context
 
     def close(self) -> None:
         """Close what is idle; what is in use ends with its requests."""

@@ -80,7 +80,7 @@ class Reader:
     @property
     def reusable(self) -> bool:
         """Whether the connection can take another request."""
-        return self.complete and self.keep_alive and not self._extra
+        return self.complete and self.keep_alive and not self._extra and self.status != 101
 
     # llhttp's callbacks.
 
@@ -124,9 +124,15 @@ class Reader:
         self._framed = self._framed or self.length is not None
 
     def on_body(self, body: bytes) -> None:
-        if not self.complete:
-            self._parts.append(body)
-            self.held += len(body)
+        if self.complete:  # of an answer to HEAD
+            self._extra = True
+            return
+        self._parts.append(body)
+        self.held += len(body)
+
+    def on_chunk_header(self) -> None:
+        if self.complete:
+            self._extra = True
 
     def on_message_complete(self) -> None:
         if self._interim:

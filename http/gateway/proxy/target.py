@@ -125,7 +125,11 @@ class UpstreamTarget:
                 origin.discard(connection)
                 if exchange.begun:
                     raise
-                if self._was_stale(connection, error) and outgoing.may_repeat(sent=connection.transport.sent):
+                if (
+                    not fresh
+                    and self._was_stale(connection, error)
+                    and outgoing.may_repeat(sent=connection.transport.sent)
+                ):
                     fresh = True  # it closed an idle connection while the request was on its way
                     continue
                 raise self._failed(origin, request, error, probe, sent=connection.transport.sent) from None
