@@ -263,7 +263,7 @@ class Cell(Inbox):
             "restart": self.spec.restart,
             "mailbox_depth": 0 if self.closed else self.queue.depth(),
             "mailbox_capacity": self.queue.capacity,
-            "in_hand_age": None if in_hand_since is None else now - in_hand_since,
+            "in_hand_age": None if in_hand_since is None else self.system.now() - in_hand_since,
             "last_error": None if self.last_error is None else f"{type(self.last_error).__name__}: {self.last_error}",
             "detail": {} if actor is None else actor.describe(),
         }

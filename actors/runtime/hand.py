@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from actors.runtime.actor import Actor
     from actors.runtime.cell import Cell
 
-# To look at the depth of a mailbox costs as much as a third of a message does.
-DEPTH_EVERY = 16
+# To look at the depth of a mailbox costs as much as a third of a message does; so many pay for it together.
+LOOK_EVERY = 16
 
 
 class Hand:
@@ -33,7 +33,7 @@ class Hand:
         self.intake = Intake(cell, self.laters)
 
     def since(self) -> float | None:
-        """When the oldest message in hand was taken; one whose Later is open is in hand."""
+        """When, by the system's `now`, the oldest message in hand was taken; one whose Later is open is in hand."""
         since = self.laters.since()
         return self._since if since is None else since
 
@@ -63,6 +63,8 @@ class Hand:
         take, now, measured = self.intake.take, self._cell.system.now, self._cell.measured
         trace: Trace | None = None
         unmeasured = 0
+        if measured is not None:
+            note_age, note_latency = measured.ages.append, measured.latencies.append
         while (batch := await take(1)) is not None:
             if not batch:
                 continue
@@ -70,9 +72,10 @@ class Hand:
             envelope = batch[0]
             if measured is not None:
                 unmeasured += 1
-                if unmeasured == DEPTH_EVERY:
+                if unmeasured == LOOK_EVERY:
                     unmeasured = 0
                     measured.depth.add(1 + self._cell.queue.depth())
+                    measured.sort_in()
             if envelope.trace is not trace:
                 trace = envelope.trace
                 running_in.set(trace)
@@ -83,7 +86,8 @@ class Hand:
             self._settle(envelope, result)
             if measured is not None and not isinstance(result, Later):
                 self.intake.now = at = now()
-                measured.one(envelope, since, at)
+                note_age(at - since)
+                note_latency(at - envelope.sent)
             self._envelopes = []
             self._since = None
             del batch, envelope, result  # kept while it waits, they would keep a dropped Later from being seen

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 DEPTHS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
-TOGETHER = 64
-
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
@@ -79,23 +77,20 @@ class Counts:
 class Measured:
     """The histograms of one actor."""
 
-    __slots__ = ("_ages", "_latencies", "age", "depth", "latency")
+    __slots__ = ("age", "ages", "depth", "latencies", "latency")
 
     def __init__(self) -> None:
         self.depth = Counts(DEPTHS)
         self.age = Counts(SECONDS)
         self.latency = Counts(SECONDS)
-        # Of messages that came one by one, still to be put where they belong.
-        self._ages: list[float] = []
-        self._latencies: list[float] = []
+        self.ages: list[float] = []
+        """Of messages that came one by one, still to be put into their buckets; `latencies` belong to the same."""
+        self.latencies: list[float] = []
 
     def one(self, envelope: Envelope, since: float, now: float) -> None:
         """A message that was taken in hand at *since* has been handled."""
-        ages = self._ages
-        ages.append(now - since)
-        self._latencies.append(now - envelope.sent)
-        if len(ages) == TOGETHER:
-            self._sort_in()
+        self.age.add(now - since)
+        self.latency.add(now - envelope.sent)
 
     def many(self, envelopes: Sequence[Envelope], since: float, now: float) -> None:
         """Several that were taken together have been handled together."""
@@ -103,13 +98,14 @@ class Measured:
             self.age.add(now - since, len(envelopes))
             self.latency.add_all([now - envelope.sent for envelope in envelopes])
 
-    def _sort_in(self) -> None:
-        if self._ages:
-            self.age.add_all(self._ages)
-            self.latency.add_all(self._latencies)
-            self._ages.clear()
-            self._latencies.clear()
+    def sort_in(self) -> None:
+        """Put what is still to be into its buckets."""
+        if self.ages:
+            self.age.add_all(self.ages)
+            self.latency.add_all(self.latencies)
+            self.ages.clear()
+            self.latencies.clear()
 
     def read(self) -> ActorMetrics:
-        self._sort_in()
+        self.sort_in()
         return ActorMetrics(self.depth.read(), self.age.read(), self.latency.read())

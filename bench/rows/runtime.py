@@ -27,4 +27,6 @@ ROWS = (
     row("memory-idle", "memory of each of 10,000 idle children (RSS)", "KiB", ALONE, "lower"),
     row("crash-ready", "crash to ready, first = 0, siblings under load: median", "µs", ALONE, "lower"),
     row("crash-siblings", "p99 of asks to siblings while another crashes, over p99 without", "x", ALONE, "lower"),
+    row("measured-64-batch", "what metrics and traces add to an ask, 64 askers, handle_batch", "%", ALONE, "lower"),
+    row("measured-64", "what metrics and traces add to an ask, 64 askers, handle", "%", ALONE, "lower"),
 )

@@ -14,6 +14,7 @@ import trio
 from actors.runtime import Actor, Child, Event, Mailbox, Ref, Supervisor, System, open_system
 from bench.runtime.crashes import crash_ready, crash_siblings
 from bench.runtime.measure import ASKERS, CAPACITY, Meter, Times, main
+from bench.runtime.overhead import overhead
 
 STARTED = 2_000
 KEPT = 10_000
@@ -148,5 +149,7 @@ if __name__ == "__main__":
             "memory-idle": memory_idle,
             "crash-ready": crash_ready,
             "crash-siblings": crash_siblings,
+            "measured-64-batch": partial(overhead, Batch),
+            "measured-64": partial(overhead, Single),
         }
     )

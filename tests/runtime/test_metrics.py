@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.runtime import DynamicSupervisor, Histogram, Mailbox, Pool, Supervisor, System
-from actors.runtime.measures import DEPTHS, SECONDS, Counts, Measured
+from actors.runtime.measures import DEPTHS, SECONDS, Counts
 from tests.runtime.support import (
     AnswerLater,
     Asking,
@@ -165,16 +165,12 @@ def test_a_bound_belongs_to_its_bucket() -> None:
     assert buckets(counts.read()) == {0: 1, 1: 1, 2: 1, 4: 1, 4096: 1, float("inf"): 1}
 
 
-def test_nothing_that_was_measured_waits_for_more_to_come() -> None:
-    class Sent:
-        sent = 1.0
-
-    measured = Measured()
-    for number in range(1, 131):
-        measured.one(Sent(), 1.5, 2.0)  # type: ignore[arg-type]
-        assert sum(measured.read().latency.counts) == number
-    assert buckets(measured.read().message_age) == {0.5: 130}
-    assert measured.read().latency.total == 130.0
+async def test_nothing_that_was_measured_waits_for_more_to_come(autojump_clock: MockClock) -> None:
+    async with opened(child("a", Journal())) as system:
+        for number in range(1, 40):
+            await system.ref("a").ask(Echo(after=0.2))
+            of = system.metrics()["a"]
+            assert (buckets(of.latency), buckets(of.message_age)) == ({0.25: number}, {0.25: number})
 
 
 async def test_a_supervisor_measures_nothing(autojump_clock: MockClock) -> None:
@@ -182,3 +178,13 @@ async def test_a_supervisor_measures_nothing(autojump_clock: MockClock) -> None:
     async with open_system(root, metrics=True) as system:
         assert isinstance(system, System)
         assert system.metrics() == {}
+
+
+def test_on_the_real_clock_differences_are_those_of_the_loop() -> None:
+    async def main() -> None:
+        async with open_system(tree(child("a", Journal()))) as system:
+            begun, at = system.now(), trio.current_time()
+            await system.ref("a").ask(Echo(after=0.01))
+            assert system.now() - begun == pytest.approx(trio.current_time() - at, abs=0.005)
+
+    trio.run(main)

@@ -303,9 +303,12 @@ class Trees(RuleBasedStateMachine):
                 case []:
                     assert here == 1, (message, "is awaited, and nowhere")
                 case ["accepted"]:
-                    if message.step.work != "later_lost":
-                        settled = letters[message] or self.record.done[message]
-                        assert here + bool(settled) == 1, (message, here, letters[message])
+                    if message.step.work == "later_lost":
+                        continue  # dropped: it is neither done nor a dead letter
+                    settled = bool(letters[message] or self.record.done[message])
+                    assert here or settled, (message, "is nowhere")
+                    # A Later may be answered while the rest of its batch is still being handled.
+                    assert not (here and settled) or message.step.work == "later", (message, "is settled, and there")
                 case ["cancelled" | "AskTimeout"]:
                     assert here + letters[message] <= 1, message
                 case [outcome]:
