@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from actors.runtime.cell import Cell
 
 # To look at the depth of a mailbox costs as much as a third of a message does; so many pay for it together.
-LOOK_EVERY = 16
+LOOK_EVERY = 32
 
 
 class Hand:
@@ -75,7 +75,8 @@ class Hand:
                 if unmeasured == LOOK_EVERY:
                     unmeasured = 0
                     measured.depth.add(1 + self._cell.queue.depth())
-                    measured.sort_in()
+                    if len(measured.ages) > LOOK_EVERY:
+                        measured.sort_in()
             if envelope.trace is not trace:
                 trace = envelope.trace
                 running_in.set(trace)

@@ -1,8 +1,9 @@
 """What metrics and traces cost: the same asks with both and with neither, in turns, in one process."""
 
-import itertools
 import time
 from collections.abc import Callable
+from functools import partial
+from statistics import median
 
 import trio
 
@@ -12,8 +13,8 @@ from bench.runtime.measure import ASKERS, CAPACITY, Times
 PHASE_S = 0.05
 
 
-async def phase(ref: Ref[int], seconds: float, traced: bool) -> tuple[int, float]:
-    """Asks from 64 tasks, each in a trace of its own if *traced*: how many, and the processor time they took."""
+async def phase(ref: Ref[int], seconds: float, traced: bool) -> float:
+    """Processor seconds of an ask, from 64 tasks, each in a trace of its own if *traced*."""
     count = 0
     end = time.perf_counter() + seconds
 
@@ -28,38 +29,39 @@ async def phase(ref: Ref[int], seconds: float, traced: bool) -> tuple[int, float
     async with trio.open_nursery() as nursery:
         for _ in range(ASKERS):
             nursery.start_soon(asker)
-    return count, time.process_time() - begun
+    return (time.process_time() - begun) / count
 
 
-async def alternate(factory: Callable[[], Actor[int]], times: Times) -> dict[bool, float]:
-    """Seconds an ask, by whether metrics and traces are on."""
+async def alternate(factory: Callable[[], Actor[int]], times: Times) -> list[tuple[float, float]]:
+    """Pairs of neighbouring phases: the cost of an ask without, and with, metrics and traces."""
 
     def tree() -> Supervisor:
         return Supervisor("root", children=[Child("child", factory, mailbox=Mailbox(CAPACITY))])
 
-    asks, seconds = {True: 0, False: 0}, {True: 0.0, False: 0.0}
     async with (
         open_system(tree(), observer=lambda _event: None) as plain,
         open_system(tree(), observer=lambda _event: None, metrics=True) as measured,
     ):
-        refs = {False: plain.ref("child"), True: measured.ref("child")}
-        for on in (True, False):
-            await phase(refs[on], times.warmup / 2, on)
+        without = partial(phase, plain.ref("child"), PHASE_S, False)
+        with_both = partial(phase, measured.ref("child"), PHASE_S, True)
+        pairs: list[tuple[float, float]] = []
+        until = time.perf_counter() + times.warmup
+        while time.perf_counter() < until:
+            await without()
+            await with_both()
         until = time.perf_counter() + 2 * times.seconds
-        for on in itertools.cycle((False, True, True, False)):
-            if time.perf_counter() >= until:
-                break
-            counted, took = await phase(refs[on], PHASE_S, on)
-            asks[on] += counted
-            seconds[on] += took
-    return {on: seconds[on] / asks[on] for on in asks}
+        while time.perf_counter() < until or not pairs:
+            pairs.append((await without(), await with_both()))
+            later = await with_both()
+            pairs.append((await without(), later))
+        return pairs
 
 
 def overhead(factory: Callable[[], Actor[int]], times: Times) -> dict[str, float]:
-    """Twice as long as the other rows: a few percent need it."""
-    an_ask = trio.run(alternate, factory, times)
+    """The median of the pairs. Twice as long as the other rows: a few percent need it."""
+    pairs = trio.run(alternate, factory, times)
     return {
-        "figure": (an_ask[True] / an_ask[False] - 1) * 100,
-        "off_us": an_ask[False] * 1e6,
-        "on_us": an_ask[True] * 1e6,
+        "figure": (median(on / off for off, on in pairs) - 1) * 100,
+        "off_us": median(off for off, _on in pairs) * 1e6,
+        "on_us": median(on for _off, on in pairs) * 1e6,
     }

@@ -130,13 +130,13 @@ async def test_the_depth_includes_what_is_taken_and_what_is_left(autojump_clock:
         assert system.metrics()["a"].mailbox_depth.total == 5 + 3 + 1
 
 
-async def test_one_by_one_every_sixteenth_message_is_looked_at(autojump_clock: MockClock) -> None:
-    async with opened(child("a", Journal(), mailbox=Mailbox(64))) as system:
-        for _ in range(40):
+async def test_one_by_one_every_32nd_message_is_looked_at(autojump_clock: MockClock) -> None:
+    async with opened(child("a", Journal(), mailbox=Mailbox(128))) as system:
+        for _ in range(80):
             system.ref("a").try_tell(Echo())
         await wait_all_tasks_blocked()
         depth = system.metrics()["a"].mailbox_depth
-    assert (sum(depth.counts), depth.total) == (2, (40 - 15) + (40 - 31))
+    assert (sum(depth.counts), depth.total) == (2, (80 - 31) + (80 - 63))
 
 
 async def test_a_dynamic_child_takes_its_own_along(autojump_clock: MockClock) -> None:
@@ -167,7 +167,7 @@ def test_a_bound_belongs_to_its_bucket() -> None:
 
 async def test_nothing_that_was_measured_waits_for_more_to_come(autojump_clock: MockClock) -> None:
     async with opened(child("a", Journal())) as system:
-        for number in range(1, 40):
+        for number in range(1, 100):
             await system.ref("a").ask(Echo(after=0.2))
             of = system.metrics()["a"]
             assert (buckets(of.latency), buckets(of.message_age)) == ({0.25: number}, {0.25: number})
