@@ -20,7 +20,7 @@ def expose(metrics: Metrics, system: System) -> None:
     for name, help, bounds, of in (
         (
             "weir_actor_mailbox_depth",
-            "Messages that an actor found in its mailbox, for every batch or every 32nd message",
+            "Messages that an actor found in its mailbox, on every batch or every fourth turn",
             DEPTHS,
             lambda measured: measured.mailbox_depth,
         ),

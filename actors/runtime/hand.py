@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from actors.runtime.actor import Actor
     from actors.runtime.cell import Cell
 
-# To look at the depth of a mailbox costs as much as a third of a message does; so many pay for it together.
-LOOK_EVERY = 32
+# To look at the depth of a mailbox costs as much as a third of a message does; so many turns pay for it together.
+LOOK_EVERY = 4
 
 
 class Hand:
@@ -60,23 +60,29 @@ class Hand:
         return self._serve_batches(actor.handle_batch, actor.batch_limit)
 
     async def _serve_singly(self, handle: Callable[[Any], Awaitable[Any]]) -> None:
-        take, now, measured = self.intake.take, self._cell.system.now, self._cell.measured
+        cell, intake, next, take = self._cell, self.intake, self.intake.next, self.intake.take
+        now, measured = cell.system.now, cell.measured
         trace: Trace | None = None
-        unmeasured = 0
+        turns = 0
         if measured is not None:
             note_age, note_latency = measured.ages.append, measured.latencies.append
-        while (batch := await take(1)) is not None:
-            if not batch:
-                continue
-            since = self._grasp(batch)
-            envelope = batch[0]
-            if measured is not None:
-                unmeasured += 1
-                if unmeasured == LOOK_EVERY:
-                    unmeasured = 0
-                    measured.depth.add(1 + self._cell.queue.depth())
-                    if len(measured.ages) > LOOK_EVERY:
-                        measured.sort_in()
+        while True:
+            envelope = next()
+            if envelope is None:
+                batch = await take(1)
+                if batch is None:
+                    return
+                if not batch:
+                    continue
+                envelope = batch.pop()
+                turns += 1
+                if measured is not None and not turns % LOOK_EVERY:
+                    measured.depth.add(1 + cell.queue.depth())
+                    measured.sort_in()
+            self._envelopes = [envelope]
+            self._since = since = intake.taken_at
+            if cell.crash_next:
+                self._crash()
             if envelope.trace is not trace:
                 trace = envelope.trace
                 running_in.set(trace)
@@ -84,21 +90,29 @@ class Hand:
                 result = await handle(envelope.message)
             except Reject as refusal:
                 result = refusal
-            self._settle(envelope, result)
+            if isinstance(result, (Later, Reject)):
+                self._settle(envelope, result)
+            else:  # written out, for it is done for nearly every message
+                cell.handled += 1
+                if not envelope.answer(result):
+                    self._too_late(envelope)
             if measured is not None and not isinstance(result, Later):
-                self.intake.now = at = now()
+                intake.now = at = now()
                 note_age(at - since)
                 note_latency(at - envelope.sent)
             self._envelopes = []
             self._since = None
-            del batch, envelope, result  # kept while it waits, they would keep a dropped Later from being seen
+            del envelope, result  # kept while it waits, they would keep a dropped Later from being seen
 
     async def _serve_batches(self, handle_batch: Callable[[Any], Awaitable[Any]], limit: int) -> None:
         take, now, measured = self.intake.take, self._cell.system.now, self._cell.measured
         while (batch := await take(limit)) is not None:
             if not batch:
                 continue
-            since = self._grasp(batch)
+            self._envelopes = batch
+            self._since = since = self.intake.taken_at
+            if self._cell.crash_next:
+                self._crash()
             if measured is not None:
                 measured.depth.add(len(batch) + (0 if self.intake.drained else self._cell.queue.depth()))
             results = await handle_batch([envelope.message for envelope in batch])
@@ -117,13 +131,9 @@ class Hand:
             self._since = None
             del batch, settled, results, envelope, result  # as above
 
-    def _grasp(self, batch: list[Envelope]) -> float:
-        self._envelopes = batch
-        self._since = since = self.intake.taken_at
-        if self._cell.crash_next:
-            self._cell.crash_next = False
-            raise InjectedCrash(f"{self._cell.id} was told to crash on its next message")
-        return since
+    def _crash(self) -> None:
+        self._cell.crash_next = False
+        raise InjectedCrash(f"{self._cell.id} was told to crash on its next message")
 
     def _settle(self, envelope: Envelope, result: Any) -> None:
         if isinstance(result, (Later, Reject)):

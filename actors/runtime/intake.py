@@ -30,7 +30,9 @@ class Intake:
         self._receive_nowait = self._receiver.receive_nowait
         self._clock = cell.system.now
         self._leave_queue = False
-        self._since_schedule_point = 0
+        self._left_of_turn = 0
+        self._looked_at: Envelope | None = None
+        self._empty = False  # just seen to be, by `next`
         self.taken_at = self._clock()
         self.now: float | None = None
         """The time, where whoever takes the next message knows it."""
@@ -42,21 +44,42 @@ class Intake:
         self._leave_queue = True
         self._receiver.close()
 
-    async def take(self, limit: int) -> list[Envelope] | None:
-        """The next messages to hand over, without those whose asker no longer waits; None: stop serving."""
+    def next(self) -> Envelope | None:
+        """The next message of this turn, if there is one at once and it may be handed over; else it is for `take`."""
+        if not self._left_of_turn or self._cell.retry:
+            return None
+        try:
+            envelope = self._receive_nowait()
+        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+            self._empty = True
+            return None
+        self._left_of_turn -= 1
         now, self.now = self.now, None
+        before, self.taken_at = self.taken_at, self._clock() if now is None else now
+        if envelope.abandoned or self.taken_at - before > LONG_PASS:
+            self._looked_at = envelope
+            return None
+        return envelope
+
+    async def take(self, limit: int) -> list[Envelope] | None:
+        """The next messages to hand over, without those whose asker no longer waits; None: stop serving.
+
+        A schedule point at least: it begins a turn.
+        """
+        self._left_of_turn = MESSAGES_A_TURN - 1
+        self.now = None
+        empty, self._empty = self._empty, False
+        first, self._looked_at = self._looked_at, None
+        if first is not None:
+            return await self._let_expire([first])
         if self._cell.retry:
             return await self._take_retry()
         receive_nowait = self._receive_nowait
-        first: Envelope | None = None
         try:
-            # Messages first, then one schedule point a batch, in which more may arrive.
-            first = receive_nowait()
-            self._since_schedule_point += 1
-            if limit > 1 or self._since_schedule_point >= MESSAGES_A_TURN:
-                self._since_schedule_point = 0
+            # Messages first, then one schedule point, in which more may arrive.
+            if not empty:
+                first = receive_nowait()
                 await trio.lowlevel.cancel_shielded_checkpoint()
-                now = None
         except trio.WouldBlock:
             pass  # to wait in here would keep the exception for as long
         except (trio.EndOfChannel, trio.ClosedResourceError):
@@ -66,7 +89,6 @@ class Intake:
                 first = await self._receiver.receive()
             except (trio.EndOfChannel, trio.ClosedResourceError):
                 return None
-            now = None
         taken = [first]
         try:
             while len(taken) < limit:
@@ -74,7 +96,7 @@ class Intake:
         except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
             pass
         self.drained = len(taken) < limit
-        before, self.taken_at = self.taken_at, self._clock() if now is None else now
+        before, self.taken_at = self.taken_at, self._clock()
         if self.taken_at - before > LONG_PASS:
             return await self._let_expire(taken)
         return self._awaited(taken, "abandoned")

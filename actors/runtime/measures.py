@@ -33,7 +33,7 @@ class ActorMetrics:
 
     Attributes:
         mailbox_depth: messages that the actor finds in its mailbox, those included that it takes; looked at for
-            every batch, and for every 32nd of the messages that are handled one by one.
+            every batch, or on every fourth turn of at most 16 messages that are handled one by one.
         message_age: seconds from being taken in hand to the answer, of every message handled; one whose answer
             is given later is in hand until then.
         latency: seconds from being sent to the answer, of the same messages: waiting for room, queueing and

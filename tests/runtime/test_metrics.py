@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.runtime import DynamicSupervisor, Histogram, Mailbox, Pool, Supervisor, System
+from actors.runtime.intake import MESSAGES_A_TURN
 from actors.runtime.measures import DEPTHS, SECONDS, Counts
 from tests.runtime.support import (
     AnswerLater,
@@ -130,13 +131,13 @@ async def test_the_depth_includes_what_is_taken_and_what_is_left(autojump_clock:
         assert system.metrics()["a"].mailbox_depth.total == 5 + 3 + 1
 
 
-async def test_one_by_one_every_32nd_message_is_looked_at(autojump_clock: MockClock) -> None:
+async def test_one_by_one_it_is_looked_at_on_every_fourth_turn(autojump_clock: MockClock) -> None:
     async with opened(child("a", Journal(), mailbox=Mailbox(128))) as system:
         for _ in range(80):
             system.ref("a").try_tell(Echo())
         await wait_all_tasks_blocked()
         depth = system.metrics()["a"].mailbox_depth
-    assert (sum(depth.counts), depth.total) == (2, (80 - 31) + (80 - 63))
+    assert (sum(depth.counts), depth.total) == (1, 80 - 3 * MESSAGES_A_TURN)
 
 
 async def test_a_dynamic_child_takes_its_own_along(autojump_clock: MockClock) -> None:
