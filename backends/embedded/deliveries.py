@@ -54,6 +54,7 @@ _RESET = (
     "WHERE id = ? AND state = 'dead'"
 )
 _COUNTS = "SELECT state, count(*) FROM delivery GROUP BY state"
+_PENDING = "SELECT count(*) FROM delivery WHERE state = 'pending'"
 _PURGE = (
     "DELETE FROM delivery WHERE id IN "
     "(SELECT id FROM delivery WHERE state = 'done' AND last_at < ? ORDER BY last_at LIMIT ?)"
@@ -104,6 +105,10 @@ class DeliveryStore(port.DeliveryStore):
 
     async def reset(self, id: str, now: float) -> bool:
         return await self._write(partial(self._connection.execute, _RESET, (now, id))) == 1
+
+    async def pending(self) -> int:
+        ((count,),) = await self._rows(_PENDING)
+        return int(count)
 
     async def counts(self) -> dict[str, int]:
         return dict(await self._rows(_COUNTS))

@@ -157,6 +157,10 @@ class DeliveryStore(Protocol):
         """Make a dead delivery pending again with no attempts; False when there is none."""
         ...
 
+    async def pending(self) -> int:
+        """How many deliveries are still to be made. Cheap, however many have been."""
+        ...
+
     async def counts(self) -> dict[str, int]:
         """How many deliveries are in each state."""
         ...

@@ -17,6 +17,7 @@ from bench.registry import Session
 PYTHON = ROOT / ".venv" / "bin" / "python"
 SUPERVISOR = (str(PYTHON), "supervisor.py")
 LAG = re.compile(rb"^weir_consumer_lag\{[^}]*\} (\S+)$", re.MULTILINE)
+PENDING = re.compile(rb"^weir_deliveries_pending (\S+)$", re.MULTILINE)
 COUNT_S = 10.0  # how long to page through the audit trail before an incomplete count is good enough
 
 # Every setting at its default but the addresses, the origin and limits that do not limit.
@@ -80,10 +81,13 @@ class WeirServer:
         return output_of([*issue, *(f"--scope={scope}" for scope in scopes)], {})
 
     def backlog(self) -> int:
-        lags = [int(float(lag)) for lag in LAG.findall(fetch(f"{self._admin}/metrics"))]
-        if not lags:
-            raise Failed("/metrics has no weir_consumer_lag")
-        return sum(lags)
+        """Events not consumed yet, and what consumers have noted down to deliver and have not delivered."""
+        metrics = fetch(f"{self._admin}/metrics")
+        lags = [int(float(lag)) for lag in LAG.findall(metrics)]
+        pending = PENDING.search(metrics)
+        if not lags or pending is None:
+            raise Failed("/metrics has no weir_consumer_lag, or no weir_deliveries_pending")
+        return sum(lags) + int(float(pending[1]))
 
     def _check(self) -> None:
         command = [*SUPERVISOR, "check", "--config", str(self._config)]

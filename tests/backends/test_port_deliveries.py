@@ -91,6 +91,7 @@ async def test_states_are_counted(backend: Backend) -> None:
     assert await backend.deliveries.counts() == {}
     await backend.deliveries.add([delivery("a"), delivery("b"), delivery("c", state="dead")])
     assert await backend.deliveries.counts() == {"pending": 2, "dead": 1}
+    assert await backend.deliveries.pending() == 2
 
 
 async def test_only_what_is_done_is_purged(backend: Backend) -> None:

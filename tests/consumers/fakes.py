@@ -177,6 +177,10 @@ class MemoryDeliveries:
         self._check()
         return min((d.due_at for d in self._pending(exclude)), default=None)
 
+    async def pending(self) -> int:
+        self._check()
+        return len(self._pending(()))
+
     async def save(self, delivery: Delivery) -> None:
         self._check()
         self.rows[delivery.id] = delivery

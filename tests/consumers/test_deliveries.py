@@ -15,10 +15,11 @@ from actors.consumers.failure import Failure
 from actors.consumers.notification.consumer import NotificationConsumer
 from actors.consumers.notification.deliveries import Deliveries
 from actors.consumers.notification.mail import Mail, MailWriter
-from actors.consumers.notification.messages import Reset, Wake
+from actors.consumers.notification.messages import Backlog, Reset, Wake
 from actors.consumers.notification.outcomes import Failed, Outcome, Refused, Sent
 from actors.event_log.messages import Append
 from actors.metrics import Metrics
+from actors.runtime import Reject
 from backends.ports.entities import Entity
 from backends.ports.stores import Delivery
 from tests.consumers.fakes import (
@@ -118,6 +119,17 @@ async def test_what_is_due_is_sent_once(autojump_clock: MockClock) -> None:
     assert at.sender.times("c") == [5.0]
     assert [len(tries) for tries in at.sender.attempts.values()] == [1, 1, 1]
     assert count(at.metrics, "weir_deliveries_total", "webhook", "sent") == 3
+
+
+async def test_it_says_how_much_is_still_to_be_delivered(autojump_clock: MockClock) -> None:
+    at = Fixture(row("1"), row("2"), row("later", "c", due_at=5.0))
+    async with at.running() as system:
+        assert await system.ref("deliveries").ask(Backlog()) == 3
+        await trio.sleep(1)
+        assert await system.ref("deliveries").ask(Backlog()) == 1
+        at.store.away = True
+        with pytest.raises(Reject):
+            await system.ref("deliveries").ask(Backlog())
 
 
 async def test_a_wake_finds_new_rows_at_once(autojump_clock: MockClock) -> None:

@@ -20,7 +20,7 @@ from actors.consumers.notification.consumer import GROUP
 from actors.consumers.notification.deliveries_of import EMAIL, WEBHOOK, webhook_of
 from actors.consumers.notification.email import EmailSender
 from actors.consumers.notification.mail import mail_of
-from actors.consumers.notification.messages import Reset, Wake
+from actors.consumers.notification.messages import Backlog, Reset, Wake
 from actors.consumers.notification.outcomes import (
     Away,
     Failed,
@@ -46,7 +46,7 @@ from backends.ports.stores import Delivery, DeliveryStore
 log = structlog.get_logger(__name__)
 
 
-class Deliveries(Actor[Wake | Reset]):
+class Deliveries(Actor[Wake | Reset | Backlog]):
     """Claims due rows of *store* and sends them.
 
     Args:
@@ -91,13 +91,15 @@ class Deliveries(Actor[Wake | Reset]):
         # Nothing is claimed here: a store that is away is no start failure.
         self.ref.try_tell(Wake())
 
-    async def handle_batch(self, messages: list[Wake | Reset]) -> list[Any]:
-        results = [await self._reset(message) if isinstance(message, Reset) else None for message in messages]
+    async def handle_batch(self, messages: list[Wake | Reset | Backlog]) -> list[Any]:
+        results = [None if isinstance(message, Wake) else await self._answer(message) for message in messages]
         await self._claim()
         return results
 
-    async def _reset(self, message: Reset) -> bool | Reject:
+    async def _answer(self, message: Reset | Backlog) -> int | Reject:
         try:
+            if isinstance(message, Backlog):
+                return await self._store.pending()
             return await self._store.reset(message.id, self._now())
         except StoreUnavailable as error:
             return Reject(error)

@@ -9,6 +9,11 @@ class Wake:
 
 
 @dataclass(frozen=True, slots=True)
+class Backlog:
+    """→ int: how many deliveries are still to be made. `Reject` carries the store's error."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reset:
     """→ True when a dead delivery of that id is pending again, with no attempts counted. `Reject` carries
     the store's error."""

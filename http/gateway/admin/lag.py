@@ -1,7 +1,8 @@
-"""How far each consumer group is behind, as a gauge that is read before a scrape."""
+"""How far each consumer group is behind, and what it has still to deliver, as gauges read before a scrape."""
 
 from collections.abc import Mapping
 
+from actors.consumers.notification.messages import Backlog
 from actors.event_log.messages import Lag
 from actors.metrics import Labels, Metrics
 from actors.runtime import ActorError
@@ -19,9 +20,20 @@ class LagGauge:
             ("group", "topic", "partition"),
             lambda: self._lag,
         )
+        self._deliveries: Mapping[Labels, float] = {}
+        metrics.gauge(
+            "weir_deliveries_pending",
+            "E-mails and webhook calls still to be made; consumed, so no part of the lag.",
+            (),
+            lambda: self._deliveries,
+        )
 
     async def refresh(self, lookup: Lookup) -> None:
-        """Ask the log. While it does not answer, the last numbers stay."""
+        """Ask the log and the deliveries. While one does not answer, its last numbers stay."""
+        try:
+            self._deliveries = {(): float(await lookup("deliveries").ask(Backlog(), timeout=2.0))}
+        except ActorError:
+            pass
         try:
             lag = await lookup("event_log").ask(Lag(), timeout=2.0)
         except ActorError:
