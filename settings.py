@@ -29,7 +29,7 @@ class Server:
     workers: int = setting(1, rules.integer(1, 1, "embedded storage is one process; set it to 1"))
     tls_cert: Path | None = setting("", rules.optional_file)
     tls_key: Path | None = setting("", rules.optional_file)
-    hsts: float = setting("365d", rules.duration)
+    hsts: int = setting("365d", rules.whole_seconds_or_none)
     trusted_proxies: tuple[Network, ...] = setting([], rules.each(rules.network))
     request_timeout: float = setting("10s", rules.positive)
     max_body: int = setting("1MiB", rules.size)
@@ -270,11 +270,14 @@ class Changes:
     restart: tuple[str, ...]
 
 
-_RELOADED = ("limits", "routes", "log.level", "server.tls_cert", "server.tls_key")
+_RELOADED = ("limits", "routes", "log.level")
+_TLS = ("server.tls_cert", "server.tls_key")
 
 
 def describe_changes(old: Settings, new: Settings) -> Changes:
     """Which keys (`cors.origins`, `limits`, …) differ between *old* and *new*, in the file's order."""
     changed = [at for at in defaults(Settings) if attrgetter(at)(old) != attrgetter(at)(new)]
-    reloaded = [at for at in changed if at.startswith("cors.") or at in _RELOADED]
+    # A port that spoke HTTP does not begin to speak TLS, nor the other way round: other files are taken over, no more.
+    kept = (old.server.tls_cert is None) == (new.server.tls_cert is None)
+    reloaded = [at for at in changed if at.startswith("cors.") or at in _RELOADED or (at in _TLS and kept)]
     return Changes(tuple(reloaded), tuple(at for at in changed if at not in reloaded))

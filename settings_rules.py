@@ -117,6 +117,14 @@ def whole_seconds(value: object) -> int:
     return int(seconds)
 
 
+def whole_seconds_or_none(value: object) -> int:
+    """Seconds, 0 allowed. A fraction would be cut to 0, which means something else."""
+    seconds = duration(value)
+    if seconds % 1:
+        raise Broken("must be whole seconds")
+    return int(seconds)
+
+
 def size(value: object) -> int:
     """Bytes."""
     match = isinstance(value, str) and re.fullmatch(r"([1-9][0-9]{0,8})(B|KiB|MiB|GiB)", value)

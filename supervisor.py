@@ -134,7 +134,7 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
         ]),
         _child("front_end", partial(FrontEnd, "public", partial(public_app, parts), sockets.public, metrics,
                                     values.server_limits(settings), log_requests=settings.log.requests,
-                                    tls=parts.tls, extra_head=values.extra_head(settings)), shutdown=20.0),
+                                    tls=parts.tls, extra=values.extra_headers(settings)), shutdown=20.0),
     ])  # fmt: skip
 
 

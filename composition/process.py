@@ -94,11 +94,15 @@ async def _reload(parts: Parts, system: System, reread: Callable[[], Settings]) 
         log.error("not reloaded: ask again when the tree is well", problem=str(error))
         return
     parts.policy.limits, parts.policy.cors = LimitPlan(values.limits(new)), values.cors(new)
-    if (tls is None) == (parts.tls.current is None):  # from one to the other is a restart: the port means another thing
+    server = parts.settings.server
+    if (tls is None) == (parts.tls.current is None):  # else it is among what needs a restart
         parts.tls.current = tls
+        server = replace(server, tls_cert=new.server.tls_cert, tls_key=new.server.tls_key)
     set_level(new.log.level)
     parts.origins.checks = values.checks(new)
-    parts.settings = replace(parts.settings, cors=new.cors, limits=new.limits, routes=new.routes, log=new.log)
+    parts.settings = replace(
+        parts.settings, server=server, cors=new.cors, limits=new.limits, routes=new.routes, log=new.log
+    )
     await _look_after_upstreams(parts, system)
     log.info("reloaded", changed=changes.reload, needs_restart=changes.restart)
 

@@ -17,6 +17,7 @@ from gateway.cors import CorsPolicy
 from gateway.http1.connection import ConnectionLimits
 from gateway.http1.parser import HeadLimits
 from gateway.proxy.limits import ProxyLimits
+from gateway.request import Headers
 from gateway.server import ServerLimits
 from gateway.services.routes import BUILTIN_ROUTES
 from gateway.tls import server_context
@@ -88,12 +89,12 @@ def tls(settings: Settings) -> ssl.SSLContext | None:
     return None if cert is None or key is None else server_context(cert, key)
 
 
-def extra_head(settings: Settings) -> bytes:
+def extra_headers(settings: Settings) -> Headers:
     """What every answer of the public listener carries."""
     server = settings.server
     if server.tls_cert is None or not server.hsts:
-        return b""
-    return b"strict-transport-security: max-age=%d\r\n" % server.hsts
+        return []
+    return [(b"strict-transport-security", b"max-age=%d" % server.hsts)]
 
 
 def webhook_sender(settings: Settings) -> WebhookSender:

@@ -12,6 +12,7 @@ from hypercorn.typing import ResponseSummary, WWWScope
 
 from gateway.http1.connection import Ends
 from gateway.http1.exchange import Exchange
+from gateway.request import Headers
 
 access = structlog.get_logger("gateway.access")
 server = structlog.get_logger("gateway.server")
@@ -67,15 +68,22 @@ class SilentAccess(StructlogLogger):
 
 
 class ServerConfig(Config):
-    """*clock*: Unix seconds, for the Date header. *max_requests*: of one connection."""
+    """*clock*: Unix seconds, for the Date header. *max_requests*: of one connection. *extra*: more fields of every
+    response."""
 
     def __init__(
-        self, *, log_requests: bool, max_requests: int = 10_000, clock: Callable[[], float] = time.time
+        self,
+        *,
+        log_requests: bool,
+        max_requests: int = 10_000,
+        extra: Headers | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.errorlog = None
         self.accesslog = None
         self.logger_class = StructlogLogger if log_requests else SilentAccess
         self.keep_alive_max_requests = max_requests
+        self._extra = extra or []
         self._clock = clock
         self._second = 0
         self._headers: list[tuple[bytes, bytes]] = []
@@ -84,7 +92,7 @@ class ServerConfig(Config):
         now = self._clock()
         if int(now) != self._second:
             self._second = int(now)
-            self._headers = [(b"date", format_date_time(now).encode("ascii")), (b"server", b"weir")]
+            self._headers = [(b"date", format_date_time(now).encode("ascii")), (b"server", b"weir"), *self._extra]
         return list(self._headers)
 
 

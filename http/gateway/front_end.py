@@ -10,6 +10,7 @@ import trio
 from actors.metrics import Metrics
 from actors.runtime import Actor, Later
 from gateway.asgi_types import App
+from gateway.request import Headers
 from gateway.server import Server, ServerLimits, TlsRef
 
 _BEAT_S = 0.5
@@ -51,7 +52,7 @@ class FrontEnd(Actor[Drain | Beat]):
         lifespan: bool = False,
         log_requests: bool = True,
         tls: TlsRef | None = None,
-        extra_head: bytes = b"",
+        extra: Headers | None = None,
     ) -> None:
         self._make_app = make_app
         self._make_server = partial(
@@ -63,7 +64,7 @@ class FrontEnd(Actor[Drain | Beat]):
             lifespan=lifespan,
             log_requests=log_requests,
             tls=tls,
-            extra_head=extra_head,
+            extra=extra,
         )
         self._server: Server
 

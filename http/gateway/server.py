@@ -31,6 +31,7 @@ from gateway.http1.heads import Heads
 from gateway.http1.transport import PlainTransport, TlsTransport
 from gateway.hypercorn_connection import HypercornConnection, Replay
 from gateway.lifespan import Lifespan
+from gateway.request import Headers
 
 log = structlog.get_logger(__name__)
 
@@ -87,7 +88,7 @@ class Server:
         lifespan: whether the app wants its lifespan run.
         log_requests: one line a request.
         tls: what to greet new connections with.
-        extra_head: more fields of every response, as bytes.
+        extra: more fields of every response, by any protocol.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Server:
         lifespan: bool = False,
         log_requests: bool = True,
         tls: TlsRef | None = None,
-        extra_head: bytes = b"",
+        extra: Headers | None = None,
     ) -> None:
         self._name = name
         self._app = app
@@ -110,11 +111,11 @@ class Server:
         self._lifespan = lifespan
         self._tls = tls or TlsRef()
         self._log = log_exchange if log_requests else None
-        self._h2_config = ServerConfig(log_requests=log_requests)
-        self._websocket_config = ServerConfig(log_requests=log_requests, max_requests=1)
+        self._h2_config = ServerConfig(log_requests=log_requests, extra=extra)
+        self._websocket_config = ServerConfig(log_requests=log_requests, max_requests=1, extra=extra)
         self._context = WorkerContext(None)
         self._state: dict[str, Any] = {}
-        self._heads = Heads(extra=extra_head)
+        self._heads = Heads(extra=extra)
         self._serve_one = app.serve if isinstance(app, NativeApp) else AsgiServe(app, self._state)
         self._takes_upgrade = app.takes_upgrade if isinstance(app, NativeApp) else takes_no_upgrade
         self._accepting = trio.CancelScope()

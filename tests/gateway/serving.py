@@ -9,6 +9,7 @@ import trio
 from actors.metrics import Metrics
 from gateway.asgi_types import App, Receive, Scope, Send
 from gateway.http1.connection import ConnectionLimits
+from gateway.request import Headers
 from gateway.server import Server, ServerLimits, TlsRef
 from gateway.sockets import open_sockets
 
@@ -40,7 +41,7 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    app: App, *, lifespan: bool = False, tls: TlsRef | None = None, extra_head: bytes = b"", **limits: Any
+    app: App, *, lifespan: bool = False, tls: TlsRef | None = None, extra: Headers | None = None, **limits: Any
 ) -> AsyncIterator[Serving]:
     """Limits: of the server (`max_connections…`) and of a connection. Leaving cuts what is left, within a second."""
     sockets = open_sockets(["127.0.0.1:0"])
@@ -54,7 +55,7 @@ async def serving(
         ServerLimits(connection=ConnectionLimits(**limits), **of_server),
         lifespan=lifespan,
         tls=tls,
-        extra_head=extra_head,
+        extra=extra,
     )
     port = sockets[0].getsockname()[1]
     try:

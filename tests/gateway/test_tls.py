@@ -20,6 +20,7 @@ from tests.flow.server import ROOT
 from tests.gateway.serving import GET, Serving, hello, read_answer, respond, serving, until
 from tests.gateway.support import World
 
+EXTRA = [(b"strict-transport-security", b"max-age=31536000")]
 HSTS = b"strict-transport-security: max-age=31536000\r\n"
 CA = trustme.CA()
 
@@ -65,7 +66,7 @@ async def test_alpn_chooses_the_protocol(ref: TlsRef, http2: bool, version: str)
         await respond(send, scope["scheme"].encode() + b" " + body + message["body"])
 
     async with (
-        serving(app, tls=ref, extra_head=HSTS) as here,
+        serving(app, tls=ref, extra=EXTRA) as here,
         httpx.AsyncClient(http2=http2, verify=trusting()) as client,
     ):
         for _ in range(3):
@@ -73,11 +74,12 @@ async def test_alpn_chooses_the_protocol(ref: TlsRef, http2: bool, version: str)
             assert answer.status_code == 200
             assert answer.http_version == version
             assert answer.text == "https " + "x" * 100_000
+            assert answer.headers.get_list("strict-transport-security") == ["max-age=31536000"]
         assert here.faults() == 0
 
 
 async def test_without_alpn_it_is_http_1_1(ref: TlsRef) -> None:
-    async with serving(hello, tls=ref, extra_head=HSTS) as here:
+    async with serving(hello, tls=ref, extra=EXTRA) as here:
         stream = await connect(here, trusting())
         await stream.send_all(GET)
         answer = await read_answer(stream)  # type: ignore[arg-type]
@@ -87,7 +89,7 @@ async def test_without_alpn_it_is_http_1_1(ref: TlsRef) -> None:
 
 
 async def test_an_answer_to_what_is_no_request_says_strict_transport_too(ref: TlsRef) -> None:
-    async with serving(hello, tls=ref, extra_head=HSTS) as here:
+    async with serving(hello, tls=ref, extra=EXTRA) as here:
         stream = await connect(here, trusting())
         await stream.send_all(b"junk\r\n\r\n")
         answer = await read_answer(stream)  # type: ignore[arg-type]

@@ -357,6 +357,7 @@ def route(**changes: str | None) -> str:
         ('server.request_timeout = "0s"', 'server.request_timeout = "0s": must be above zero'),
         ('server.request_timeout = "99999d"', 'server.request_timeout = "99999d": must be at most "36500d"'),
         ('cors.max_age = "500ms"', 'cors.max_age = "500ms": must be whole seconds'),
+        ('server.hsts = "500ms"', 'server.hsts = "500ms": must be whole seconds'),
         ("server.max_body = 1024", f"server.max_body = 1024: {SIZE}"),
         ('server.max_body = "1MB"', f'server.max_body = "1MB": {SIZE}'),
         ('server.max_body = "0B"', f'server.max_body = "0B": {SIZE}'),
@@ -515,3 +516,13 @@ def test_changes_say_what_a_reload_takes_over_and_what_needs_a_restart(read: Loa
     changes = describe_changes(old, new)
     assert changes.reload == ("cors.max_age", "log.level", "limits", "routes")
     assert changes.restart == ("server.bind", "cache.ttl.absent", "log.format")
+
+
+def test_other_tls_files_are_reloaded_and_tls_itself_is_switched_by_a_restart(read: Load) -> None:
+    plain = read("")
+    one = read('server = { tls_cert = "1.pem", tls_key = "1.key" }')
+    two = read('server = { tls_cert = "2.pem", tls_key = "2.key" }')
+    files = ("server.tls_cert", "server.tls_key")
+    assert (describe_changes(one, two).reload, describe_changes(one, two).restart) == (files, ())
+    for old, new in ((plain, one), (one, plain)):
+        assert (describe_changes(old, new).reload, describe_changes(old, new).restart) == ((), files)

@@ -39,7 +39,7 @@ class Peer(Protocol):
 class Exchange:
     """*message*'s body in, one answer out: `respond`, or `start`, `write` and `finish`.
 
-    Once it is over, `keeps` says whether the connection may carry another one.
+    Once it is over, the connection's `closing` says whether it may carry another one.
     """
 
     __slots__ = (

@@ -17,12 +17,12 @@ KEEP_ALIVE = b"connection: keep-alive\r\n"
 class Heads:
     """Writes heads, with `date` (once a second anew) and `server`. *clock*: Unix seconds.
 
-    `extra`: more fields of every response, as bytes (`strict-transport-security`).
+    *extra*: more fields of every response (`strict-transport-security`).
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time, extra: bytes = b"") -> None:
+    def __init__(self, clock: Callable[[], float] = time.time, extra: Headers | None = None) -> None:
         self._clock = clock
-        self._extra = extra
+        self._extra = b"".join(b"%b: %b\r\n" % item for item in extra or ())
         self._second = 0
         self._ours = b""
 
