@@ -33,11 +33,11 @@ run: $(BIN)/.ready  ## run the server on config.toml
 	exec $(BIN)/python supervisor.py
 
 test: $(BIN)/.ready-dev  ## the whole test suite, quick unit stage first
-	$(BIN)/python -m pytest -q -m "not process and not long" $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -q -m "process and not long" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -m "not process and not engines and not long" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -m "(process or engines) and not long" $(PYTEST_ARGS)
 
 test-unit: $(BIN)/.ready-dev  ## the quick stage alone: no server processes
-	$(BIN)/python -m pytest -q -m "not process and not long" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -m "not process and not engines and not long" $(PYTEST_ARGS)
 
 test-repeat: $(BIN)/.ready-dev  ## the actor suites 50 times, each time in another random order
 	@set -o pipefail; for seed in $$(seq 1 50); do \

@@ -1,3 +1,9 @@
 """Plugins for all tests: pytest takes them from the topmost conftest alone."""
 
-pytest_plugins = ["actors.runtime.testing", "pytester"]
+pytest_plugins = [
+    "actors.runtime.testing",
+    "pytester",
+    "tests.engines.redis",
+    "tests.engines.postgres",
+    "tests.engines.kafka",
+]

@@ -1,0 +1,1 @@
+"""A real Redis for the test session."""
