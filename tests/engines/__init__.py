@@ -17,10 +17,8 @@ CURE = "make services"
 
 def executable(engine: str, *candidates: str) -> str:
     """The first of *candidates* (names or paths) that exists; else the test is skipped, or fails where CI asks."""
-    for candidate in candidates:
-        if found := shutil.which(candidate):
-            return found
-    missing(engine)
+    found = next(filter(None, map(shutil.which, candidates)), None)
+    return found if found is not None else missing(engine)
 
 
 def missing(engine: str) -> NoReturn:
