@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
+import trio
 
 from actors.authenticator.messages import Authenticate, Failure, Principal
 from actors.cache_manager.messages import MISS, TOKEN_VALIDATION, GetMany, Load
@@ -41,13 +42,12 @@ class Authenticator(Actor[Authenticate]):
             "weir_authentications_total", "Token validations by outcome (ok, invalid_token, unavailable).", ("outcome",)
         )
 
-    async def handle_batch(self, messages: list[Authenticate]) -> list[Any]:
+    def handle_batch(self, messages: list[Authenticate]) -> list[Any]:
         digests = tuple(dict.fromkeys(message.digest for message in messages))
         try:
-            found = await self.lookup(self._cache).ask(GetMany(TOKEN_VALIDATION, digests))
-        except ActorError as error:
-            log.warning("the token cache did not answer", error=repr(error))
-            return [self._counted(Failure.UNAVAILABLE) for _ in messages]
+            found = self.lookup(self._cache).ask_now(GetMany(TOKEN_VALIDATION, digests))
+        except trio.WouldBlock:
+            found = [MISS] * len(digests)  # a load begins with another look
         cached = dict(zip(digests, found, strict=True))
         waiting: dict[str, list[Later]] = {}
         now = self._wall_clock()

@@ -65,7 +65,7 @@ class CacheManager(Actor[Message]):
     async def on_start(self) -> None:
         self._tier.void_loads()
 
-    async def handle_batch(self, messages: list[Message]) -> list[Any]:
+    def handle_batch(self, messages: list[Message]) -> list[Any]:
         return [self._handle(message) for message in messages]
 
     def _handle(self, message: Message) -> Any:

@@ -27,7 +27,7 @@ class RateLimiter(Actor[Check | Reload]):
             lambda: {(name,): float(count) for name, count in buckets.size().items()},
         )
 
-    async def handle_batch(self, messages: list[Check | Reload]) -> list[Any]:
+    def handle_batch(self, messages: list[Check | Reload]) -> list[Any]:
         # One reading of the clock a batch: what waited in the mailbox together arrived together.
         now_us = round(self.clock() * US)
         return [self._handle(message, now_us) for message in messages]

@@ -20,7 +20,7 @@ class Router(Actor[Resolve | Reload]):
             ("outcome",),
         )
 
-    async def handle_batch(self, messages: list[Resolve | Reload]) -> list[Any]:
+    def handle_batch(self, messages: list[Resolve | Reload]) -> list[Any]:
         return [self._handle(message) for message in messages]
 
     def _handle(self, message: Resolve | Reload) -> Resolved | Reject | None:

@@ -38,16 +38,19 @@ class Actor(Generic[M]):
     async def on_start(self) -> None:
         """Return when ready; raise for a start failure. Bounded by the child's `start_timeout`."""
 
-    async def handle(self, message: M) -> Any:
+    def handle(self, message: M) -> Any:
         """Handle one message. The return value answers an ask (a `Later`: it will be answered later).
 
         Raise `Reject(error)` to refuse this message; any other exception crashes the actor.
+
+        Define it with `async def` where it awaits something. A plain `def` waits for nothing, and an ask that finds
+        the actor idle is then handled at once, without a switch of tasks: several times as fast.
         """
         raise NotImplementedError(f"{type(self).__name__} has no handler for {type(message).__name__}")
 
-    handle_batch: Callable[[list[M]], Awaitable[list[Any]]] | None = None
+    handle_batch: Callable[[list[M]], Any] | None = None
     """Optional, instead of `handle`: messages in, one result a message out, in the same order.
-    A result may be a value, a `Reject` or a `Later`. Define it as an async method."""
+    A result may be a value, a `Reject` or a `Later`. An async method, or a plain one that waits for nothing."""
 
     async def on_stop(self) -> None:
         """Called once after every incarnation that became ready, crashed or not, within the shutdown budget.

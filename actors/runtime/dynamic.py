@@ -133,6 +133,9 @@ class _NoPort:
     async def ask(self, message: Any) -> Any:
         raise self._wrong(message)
 
+    def ask_now(self, message: Any) -> Any:
+        raise self._wrong(message)
+
     async def tell(self, message: Any) -> None:
         raise self._wrong(message)
 

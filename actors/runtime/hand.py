@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from actors.runtime.at_once import AtOnce, awaitable, is_plain
 from actors.runtime.envelope import Envelope
 from actors.runtime.errors import InjectedCrash, NeverAnswered, Reject
 from actors.runtime.events import LaterDropped
@@ -25,12 +26,13 @@ class Hand:
 
     def __init__(self, cell: Cell, ending: Callable[[], bool]) -> None:
         """*ending*: whether the incarnation is being cancelled: its end decides about open Laters then."""
-        self._cell = cell
+        self.cell = self._cell = cell
         self._ending = ending
         self._envelopes: list[Envelope] = []
         self._since: float | None = None
         self.laters = OpenLaters(self._deliver_later, self._never_answered)
         self.intake = Intake(cell, self.laters)
+        self._at_once: AtOnce | None = None
 
     def since(self) -> float | None:
         """When, by the system's `now`, the oldest message in hand was taken; one whose Later is open is in hand."""
@@ -43,6 +45,8 @@ class Hand:
 
     def traces(self) -> list[Trace | None]:
         """The traces of the messages being handled, in order."""
+        if self._at_once is not None and self._at_once.running:
+            return [running_in.get()]
         return [envelope.trace for envelope in self._envelopes]
 
     def give_up(self) -> list[Envelope]:
@@ -53,11 +57,32 @@ class Hand:
         self._since = None
         return rest
 
-    def serve(self, actor: Actor[Any]) -> Coroutine[Any, Any, None]:
+    async def serve(self, actor: Actor[Any]) -> None:
         """Take what is queued, hand it over, settle the results; until there is nothing more to take."""
-        if actor.handle_batch is None:
-            return self._serve_singly(actor.handle)
-        return self._serve_batches(actor.handle_batch, actor.batch_limit)
+        handle: Callable[[Any], Awaitable[Any]] = actor.handle
+        handle_batch: Callable[[Any], Awaitable[Any]] | None = actor.handle_batch
+        self._cell.at_once = self._at_once = at_once = AtOnce(self, actor) if is_plain(actor) else None
+        if at_once is not None:
+            handle = awaited(self._cell.id, handle)
+            handle_batch = None if handle_batch is None else awaited(self._cell.id, handle_batch)
+        try:
+            if handle_batch is None:
+                await self._serve_singly(handle)
+            else:
+                await self._serve_batches(handle_batch, actor.batch_limit)
+        finally:
+            self._cell.prompt = False
+        if at_once is not None and at_once.error is not None:
+            raise at_once.error
+
+    def answer_later(self, envelope: Envelope, later: Later, since: float) -> None:
+        """Handled in its asker's turn, and to be answered later."""
+        self.laters.add(later, envelope, since)
+
+    def crash_with(self, envelope: Envelope) -> None:
+        """The handler raised in an asker's turn: this message is in hand, and the incarnation ends."""
+        self._envelopes = [envelope]
+        self.intake.close()
 
     async def _serve_singly(self, handle: Callable[[Any], Awaitable[Any]]) -> None:
         cell, intake, next, take = self._cell, self.intake, self.intake.next, self.intake.take
@@ -169,3 +194,16 @@ class Hand:
         cell.system.report(LaterDropped(cell.id, type(envelope.message).__name__))
         envelope.fail(NeverAnswered(f"{cell.id} dropped its promise to answer later; it may have been handled"))
         return True
+
+
+def awaited(id: str, handle: Callable[[Any], Any]) -> Callable[[Any], Awaitable[Any]]:
+    """A plain function as the loop takes it."""
+
+    async def handled(given: Any) -> Any:
+        result = handle(given)
+        if isinstance(result, Coroutine):
+            result.close()
+            raise awaitable(id)
+        return result
+
+    return handled

@@ -16,6 +16,7 @@ from actors.runtime.trace import running_in
 from actors.runtime.waits import cycle, held_up, serving
 
 if TYPE_CHECKING:
+    from actors.runtime.at_once import AtOnce
     from actors.runtime.system import System
 
 
@@ -29,11 +30,20 @@ class Inbox:
         self.waits: dict[Envelope, Inbox] = {}
         """The asks that this actor's handler awaits, and where they were sent to."""
         self._refuses_asks = False
+        self.at_once: AtOnce | None = None
+        """Of the incarnation, where its handler is a plain function."""
+        self.prompt = False
+        """Asks may be handled in their asker's turn: there is `at_once`, and nothing that was told waits in the queue.
+        (Asks that wait there are others' asks: a sender waits for its own.)"""
         self._clock = system.clock
         self.measured = Measured() if system.clock is not None else None
         """What its messages went through, over all incarnations; None where the system does not measure."""
 
     async def ask(self, message: Any) -> Any:
+        if self.prompt and (at_once := self.at_once) is not None and at_once.may():
+            await trio.lowlevel.checkpoint_if_cancelled()
+            answer = at_once.ask(message)
+            return answer if type(answer) is not Envelope else await self._wait_for(answer)
         envelope = Envelope(message, True, running_in.get())
         if self._clock is not None:
             envelope.sent = self._clock()
@@ -57,6 +67,26 @@ class Inbox:
             if caller is not None:
                 del caller.waits[envelope]
 
+    def ask_now(self, message: Any) -> Any:
+        if not self.prompt or self.at_once is None or self.at_once.running:
+            raise trio.WouldBlock
+        answer = self.at_once.ask(message)
+        if type(answer) is Envelope:
+            answer.abandoned = True
+            raise trio.WouldBlock
+        return answer
+
+    async def _wait_for(self, envelope: Envelope) -> Any:
+        """For the answer to a message that has been handed over."""
+        caller = None if serving.get() is None else held_up()
+        if caller is None:
+            return await envelope.wait()
+        caller.waits[envelope] = self
+        try:
+            return await envelope.wait()
+        finally:
+            del caller.waits[envelope]
+
     async def _ask_when_full(self, envelope: Envelope) -> None:
         if self.queue.on_full == "wait":
             await self.queue.put(envelope)
@@ -66,6 +96,7 @@ class Inbox:
 
     async def tell(self, message: Any) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
+        self.prompt = False
         envelope = self._told(message)
         try:
             offer = self.queue.offer(envelope)
@@ -81,6 +112,7 @@ class Inbox:
             raise self._full()
 
     def try_tell(self, message: Any) -> bool:
+        self.prompt = False
         try:
             return self.queue.offer(self._told(message)) == "accepted"
         except trio.ClosedResourceError:

@@ -53,6 +53,7 @@ class Incarnation:
         """Stop after the messages in hand; *drain*: after the queued ones too. A start under way is cancelled."""
         self._stop_requested = True
         self._drain = drain
+        self.cell.prompt = False
         self.end_by(trio.current_time() + self.cell.spec.shutdown)
         if not self.became_ready:
             self._scope.cancel()
@@ -69,6 +70,7 @@ class Incarnation:
     def kill(self) -> None:
         """Cancel what is in hand and what was spawned, now."""
         self._stop_requested = self._killed = True
+        self.cell.prompt = False
         self.end_by(trio.current_time() + self.cell.spec.shutdown)
         self._scope.cancel()
 

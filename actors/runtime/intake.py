@@ -42,6 +42,7 @@ class Intake:
     def close(self) -> None:
         """Give nothing more."""
         self._leave_queue = True
+        self._cell.prompt = False
         self._receiver.close()
 
     def next(self) -> Envelope | None:
@@ -85,6 +86,7 @@ class Intake:
         except (trio.EndOfChannel, trio.ClosedResourceError):
             return None
         if first is None:
+            self._cell.prompt = self._cell.at_once is not None and not self._leave_queue
             try:
                 first = await self._receiver.receive()
             except (trio.EndOfChannel, trio.ClosedResourceError):

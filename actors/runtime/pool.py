@@ -32,6 +32,9 @@ class PoolNode(SupervisorNode):
     def ask(self, message: Any) -> Coroutine[Any, Any, Any]:
         return self._worker_for(message).ask(message)
 
+    def ask_now(self, message: Any) -> Any:
+        return self._worker_for(message).ask_now(message)
+
     def tell(self, message: Any) -> Coroutine[Any, Any, None]:
         return self._worker_for(message).tell(message)
 

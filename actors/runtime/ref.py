@@ -22,6 +22,7 @@ class Port(Protocol):
     monitors: Monitors
 
     def ask(self, message: Any) -> Coroutine[Any, Any, Any]: ...
+    def ask_now(self, message: Any) -> Any: ...
     def tell(self, message: Any) -> Coroutine[Any, Any, None]: ...
     def try_tell(self, message: Any) -> bool: ...
     async def end(self, how: Ending) -> None: ...
@@ -48,6 +49,15 @@ class Ref(Generic[M]):
         """
         # The cell's own coroutine: each one in between would cost every switch of tasks a step more.
         return self._cell.ask(message) if timeout is None else self._ask_within(message, timeout)
+
+    def ask_now(self, message: M) -> Any:
+        """The answer to *message*, where it can be had without waiting: the actor is idle, its handler is a plain
+        function, and it answers at once. Raises `Reject` as `ask` does.
+
+        Else trio.WouldBlock. It may have been handled all the same (the answer would have come later, or the
+        handler crashed): for messages that may be sent twice, so that the next step can be `ask`.
+        """
+        return self._cell.ask_now(message)
 
     async def _ask_within(self, message: M, timeout: float) -> Any:
         with trio.move_on_after(timeout):

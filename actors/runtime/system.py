@@ -71,6 +71,7 @@ class System:
         if not isinstance(node, Cell):
             raise self._unknown("actor", id)
         node.crash_next = True
+        node.prompt = False  # its next message goes to its own task
 
     def snapshot(self) -> dict[str, Any]:
         """The tree as nested JSON-ready dicts.

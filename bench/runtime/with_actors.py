@@ -26,6 +26,13 @@ class Single(Actor[int]):
         return message
 
 
+class Plain(Actor[int]):
+    """Its handler waits for nothing, and says so by being a plain function."""
+
+    def handle(self, message: int) -> int:
+        return message
+
+
 class Batch(Actor[int]):
     async def handle_batch(self, messages: list[int]) -> list[int]:
         return messages
@@ -143,6 +150,8 @@ if __name__ == "__main__":
             "ask-64-batch": partial(ask, Batch, ASKERS),
             "ask-64": partial(ask, Single, ASKERS),
             "ask-1": partial(ask, Single, 1),
+            "ask-64-plain": partial(ask, Plain, ASKERS),
+            "ask-1-plain": partial(ask, Plain, 1),
             "tell": tell,
             "try-tell": try_tell,
             "start-idle": start_idle,

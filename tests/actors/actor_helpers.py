@@ -19,7 +19,7 @@ class Scripted(Actor[Any]):
         self._answer = answer
         self._seen = seen
 
-    async def handle(self, message: Any) -> Any:
+    def handle(self, message: Any) -> Any:
         self._seen.append(message)
         later = self.later()
         self.spawn(self._run, message, later)

@@ -137,6 +137,55 @@ class Worker(Actor[Message]):
         later.answer(message)
 
 
+class PlainWorker(Worker):
+    """Its handler is a plain function; where the others sleep, it answers later."""
+
+    def handle(self, message: Message) -> Any:
+        self.begin(message)
+        self.crash(message)
+        return self.one(message)
+
+    def crash(self, message: Message) -> None:
+        if message.step.work == "crash":
+            raise RuntimeError("crash")
+        if message.step.work == "crash_once" and self.record.begun[self.id].count(message) == 1:
+            raise RuntimeError("once")
+
+    def one(self, message: Message) -> Any:
+        match message.step.work:
+            case "refuse":
+                raise Reject("no")
+            case "later" | "sleep":
+                later = self.later()
+                self.spawn(self.answer, later, message)
+                return later
+            case "later_lost":
+                return self.later()
+            case "crash_task":
+                self.spawn(self.fail)
+            case "stop":
+                self.stop()
+        self.record.done[message] += 1
+        return message
+
+
+class PlainBatchWorker(PlainWorker):
+    batch_limit = 3
+
+    def handle_batch(self, messages: list[Message]) -> list[Any]:
+        for message in messages:
+            self.begin(message)
+        for message in messages:
+            self.crash(message)
+        return [self.result(message) for message in messages]
+
+    def result(self, message: Message) -> Any:
+        try:
+            return self.one(message)
+        except Reject as refusal:
+            return refusal
+
+
 class BatchWorker(Worker):
     batch_limit = 3
 
@@ -220,7 +269,7 @@ def trees(draw: st.DrawFn) -> Any:
     choose = st.sampled_from
     shapes: dict[str, dict[str, Any]] = {
         id: {
-            "actor": draw(choose([Worker, Worker, BatchWorker])),
+            "actor": draw(choose([Worker, PlainWorker, BatchWorker, PlainBatchWorker])),
             "start_failures": draw(st.lists(st.booleans(), max_size=2)),
             "slow_stop": draw(choose([0.0, 0.1, 5.0])),
             "mailbox": Mailbox(draw(st.integers(1, 3)), draw(choose(["wait", "reject", "drop_new", "drop_old"]))),

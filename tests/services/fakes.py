@@ -172,9 +172,9 @@ class WatchedCache(CacheManager):
         super().__init__(*args)
         self._asked = asked
 
-    async def handle_batch(self, messages: list[Any]) -> list[Any]:
+    def handle_batch(self, messages: list[Any]) -> list[Any]:
         self._asked.extend(messages)
-        return await super().handle_batch(messages)
+        return super().handle_batch(messages)
 
 
 class Sink(Actor[Any]):

@@ -6,6 +6,7 @@ actor nor its supervisor knows: what they see is an actor that crashes, hangs or
 
 from collections.abc import Awaitable, Callable
 from dataclasses import KW_ONLY, dataclass
+from inspect import isawaitable
 from typing import Any, Literal, assert_never, get_args
 
 import trio
@@ -144,7 +145,9 @@ class _Faulty:
                 if fault.point == "handle" and fault.strikes(self._incarnation, first, messages)
             ]
             await _inflict(faults, after=False)
-            result = await method(given)
+            result = method(given)
+            if isawaitable(result):  # else its handler is a plain function
+                result = await result
             await _inflict(faults, after=True)
             return result
 

@@ -56,7 +56,7 @@ class Service(Actor[Any]):
             ("reason",),
         )
 
-    async def handle_batch(self, messages: list[Any]) -> list[Any]:
+    def handle_batch(self, messages: list[Any]) -> list[Any]:
         """Hits are answered here, with one question to the cache a batch; all else by a task of its own."""
         answers: list[Any] = [None] * len(messages)
         reads: list[tuple[int, Request, Operation, str]] = []
@@ -73,7 +73,7 @@ class Service(Actor[Any]):
             else:
                 answers[index] = self._begin(request, operation, key)
         if reads:
-            values = await self._cached(tuple([read[3] for read in reads]))
+            values = self._cached(tuple([read[3] for read in reads]))
             for (index, request, operation, key), value in zip(reads, values, strict=True):
                 if value is MISS:
                     answers[index] = self._begin(request, operation, key)
@@ -175,12 +175,11 @@ class Service(Actor[Any]):
 
     # One request.
 
-    async def _cached(self, keys: tuple[str, ...]) -> list[Any]:
+    def _cached(self, keys: tuple[str, ...]) -> list[Any]:
         try:
-            values: list[Any] = await self.lookup("cache_manager").ask(GetMany(self.cache_kind, keys))
-        except ActorError as error:
-            log.warning("the cache did not answer", error=repr(error))
-            return [MISS] * len(keys)
+            values: list[Any] = self.lookup("cache_manager").ask_now(GetMany(self.cache_kind, keys))
+        except trio.WouldBlock:
+            return [MISS] * len(keys)  # a load begins with another look
         return values
 
     def _hit(self, request: Request, operation: Operation, key: str, value: Any) -> Response:
