@@ -50,7 +50,7 @@ from backends.embedded.database import Database
 from backends.embedded.engine import Engine
 from backends.embedded.errors import EmbeddedError
 from backends.ports.events import AUDIT, ENTITY_CHANGED
-from backends.redis.url import RedisUrlError
+from backends.redis.errors import RedisUrlError
 from composition import values
 from composition.apps import admin_app, public_app
 from composition.listening import Listening, listening, opened_data

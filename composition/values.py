@@ -3,6 +3,7 @@
 import ssl
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from actors.authenticator.messages import Principal
 from actors.cache_manager.codec import Codec
@@ -17,7 +18,6 @@ from backends.ports.engine import Engine
 from backends.ports.entities import Entity
 from backends.ports.event_log import Topic
 from backends.ports.events import AUDIT, CACHE_INVALIDATE, ENTITY_CHANGED
-from backends.redis.engine import RedisEngine
 from gateway.cors import CorsPolicy
 from gateway.http1.connection import ConnectionLimits
 from gateway.http1.parser import HeadLimits
@@ -28,6 +28,9 @@ from gateway.server import ServerLimits
 from gateway.services.routes import BUILTIN_ROUTES
 from gateway.tls import server_context
 from settings import Settings
+
+if TYPE_CHECKING:
+    from backends.redis.engine import RedisEngine
 
 
 def limits(settings: Settings) -> tuple[limiter_messages.Limit, ...]:
@@ -41,10 +44,13 @@ CODECS = {USER_PROFILE: Codec(Entity), CONFIGURATION: Codec(Entity), TOKEN_VALID
 """How what the cache keeps is written where instances share it."""
 
 
-def redis(settings: Settings) -> RedisEngine | None:
+def redis(settings: Settings) -> "RedisEngine | None":
     """None: no Redis. Raises RedisUrlError."""
     if not settings.redis.url:
         return None
+    # Imported where it is used: the client takes a third of a second to load.
+    from backends.redis.engine import RedisEngine
+
     # The embedded database is this process's alone, and so is what is cached of it.
     namespace = new_id() if not settings.postgres.dsn else "shared"
     return RedisEngine(settings.redis.url, settings.redis.prefix, namespace, new_id(), limits(settings))

@@ -91,7 +91,7 @@ class SharedStore(Actor[None]):
         if probing:
             self._standing.probe_failed(error, self.clock())
         else:
-            self._standing.failed(error, self.clock())
+            self._standing.failed(error, self.clock(), heartbeat=True)
         reason = self._standing.reason
         if not self._standing.usable and reason != self._announced:
             # Once for each reason, not for each probe.

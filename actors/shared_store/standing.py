@@ -19,7 +19,8 @@ WITNESS_WAIT_S = 3.0
 class Standing:
     """Begins as away, until the first heartbeat was answered.
 
-    `usable`: ask it; three failures in a row (whose ever) end that, an answered heartbeat begins it again.
+    `usable`: ask it. Three batches in a row that failed, whose ever, end that, or one heartbeat, which has more
+    patience and must write; an answered heartbeat begins it again.
     `trusted`: what it keeps has missed no eviction. That ends when another run of the store answers, or an outage
     outlives a probe, and begins again with a new epoch. To a store that others have been using all along an
     instance that starts need not bring one: those have evicted what it cannot have heard of.
@@ -52,10 +53,11 @@ class Standing:
         if self.usable:
             self.health.failures = 0
 
-    def failed(self, error: SharedStoreAway, now: float) -> bool:
+    def failed(self, error: SharedStoreAway, now: float, *, heartbeat: bool = False) -> bool:
         """A batch, or a heartbeat while the store counted as usable. Returns whether that gives the store up."""
         if error.lost:
             self.trusted = False
+        if error.lost or heartbeat:
             gave_up = self.usable
             if gave_up:
                 self.health.eject(now)

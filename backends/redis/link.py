@@ -21,7 +21,8 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from backends.asyncio_bridge import crossing
 from backends.ports.shared import SharedStoreAway
-from backends.redis.url import RedisUrlError, Target, parse
+from backends.redis.errors import RedisUrlError
+from backends.redis.url import Target, parse
 
 T = TypeVar("T")
 

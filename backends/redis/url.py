@@ -6,15 +6,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from redis.asyncio.connection import parse_url
 
+from backends.redis.errors import RedisUrlError
+
 SENTINEL = "+sentinel"
 _SENTINEL_PORT = 26379
-
-
-class RedisUrlError(Exception):
-    """`redis.url` names nothing that can be connected to. One line, without what may be a password."""
-
-    def __init__(self, must: str) -> None:
-        super().__init__(f"redis.url {must}")
 
 
 @dataclass(frozen=True, slots=True)
