@@ -21,6 +21,7 @@ from tests.flow.server import Server, eventually
 
 pytestmark = [pytest.mark.process, pytest.mark.engines]
 
+PATCH = {"content-type": "application/merge-patch+json"}
 LIMITS = """
 [[limits]]
 name = "caller"
@@ -269,7 +270,7 @@ def test_an_emptied_redis_and_a_forgotten_script_are_no_matter(
             for _ in range(3):
                 assert client.get(f"/users/{id}").status_code == 200
                 assert client.patch(f"/users/{id}", json={"bio": command[0]},
-                                    headers={"content-type": "application/merge-patch+json"}).status_code == 200  # fmt: skip
+                                    headers=PATCH).status_code == 200  # fmt: skip
         eventually(lambda: readyz(server)["status"] == "ready", within=5)
 
 
