@@ -153,6 +153,20 @@ async def test_it_decides_as_the_definition_does(opened: Open, data: st.DataObje
             await trio.sleep(data.draw(st.sampled_from([0, 0, 0.001, 0.004]), "pause"))
 
 
+@pytest.mark.parametrize("quota", [30_011, 70_001])
+async def test_fractions_of_a_microsecond_are_counted(opened: Open, quota: int) -> None:
+    """A bucket that is not full again when the next batch comes: each verdict hangs on what those before left."""
+    plan = limit(quota=quota, window_s=1, burst=2000)
+    definition = Definition({"caller": plan})
+    seen: list[tuple[int, list[bool]]] = []
+    async with opened([plan]) as limiter:
+        for _ in range(60):
+            verdicts = await limiter.check([only("x")] * 1000)
+            seen.append((limiter.now_us, [verdict.retry_after_s == 0 for verdict in verdicts]))  # type: ignore[attr-defined]
+    for now, admitted in seen:
+        assert [definition.check(only("x"), now)[0] for _ in admitted] == admitted
+
+
 async def test_exactly_a_burst_is_admitted_at_once_and_the_rest_told_when(opened: Open) -> None:
     async with opened([limit(quota=60, window_s=60, burst=3)]) as limiter:
         verdicts = await limiter.check([only("a")] * 5)
