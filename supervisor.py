@@ -39,9 +39,10 @@ from actors.consumers.notification.mail import MailWriter
 from actors.consumers.search.handler import SearchHandler
 from actors.event_log.actor import EventLogActor
 from actors.publisher.actor import Publisher
-from actors.rate_limiter.actor import RateLimiter
+from actors.rate_limiter.actor import RateLimiter, SharedRateLimiter
 from actors.router.actor import Router
 from actors.runtime import Child, DynamicSupervisor, Mailbox, Pool, Supervisor, SupervisorGaveUp
+from actors.shared_store.actor import SharedStore
 from actors.storage.maintenance import StorageMaintenance
 from actors.storage.reader import StorageReader
 from actors.storage.scans import StorageScans
@@ -50,6 +51,7 @@ from backends.embedded.database import Database
 from backends.embedded.engine import Engine
 from backends.embedded.errors import EmbeddedError
 from backends.ports.events import AUDIT, ENTITY_CHANGED
+from backends.redis.errors import RedisUrlError
 from composition import values
 from composition.apps import admin_app, public_app
 from composition.listening import Listening, listening, opened_data
@@ -101,12 +103,14 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
                    shutdown=20.0),
             _child("storage_maintenance", partial(StorageMaintenance, values.housekeeping(engine, settings), metrics)),
             _child("publisher", partial(Publisher, parts.events, metrics), shutdown=20.0),
+            *_redis(parts),
         ]),
         # On the request path nobody gives up: a child that keeps failing stays in capped backoff, and
         # /readyz says so.
         Supervisor("request_path", intensity=None, children=[
-            _child("cache_manager", partial(CacheManager, parts.cached, loaders, metrics), on_crash="retry_once"),
-            _child("rate_limiter", partial(RateLimiter, parts.buckets, metrics), on_crash="retry_once"),
+            _child("cache_manager", partial(CacheManager, parts.cached, loaders, metrics, second=parts.second),
+                   on_crash="retry_once"),
+            _child("rate_limiter", _limiter(parts), on_crash="retry_once"),
             _child("authenticator", partial(Authenticator, metrics, time.time), on_crash="retry_once"),
             Supervisor("services", intensity=None, children=[
                 _child("oauth", partial(OAuth, **service)),
@@ -140,6 +144,21 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
                                     values.server_limits(settings), log_requests=settings.log.requests,
                                     tls=parts.tls, extra=values.extra_headers(settings)), shutdown=20.0),
     ])  # fmt: skip
+
+
+def _limiter(parts: Parts) -> Callable[[], Any]:
+    """On counters of its own, or on those that all instances share."""
+    if parts.counting is None:
+        return partial(RateLimiter, parts.buckets, parts.metrics)
+    return partial(SharedRateLimiter, parts.counting, parts.metrics)
+
+
+def _redis(parts: Parts) -> list[Child]:
+    """Who watches it, where there is one."""
+    if parts.redis is None:
+        return []
+    watch = partial(SharedStore, parts.redis.presence, parts.redis.cache, parts.standing, parts.metrics)
+    return [_child("redis", watch)]
 
 
 def _child(id: str, factory: Callable[[], Any], **options: Any) -> Child:
@@ -187,6 +206,7 @@ def check(context: click.Context) -> None:
     path = _config(context)
     settings = read_settings(path)
     values.tls(settings)
+    values.redis(settings)
     load_apps(settings)
     click.echo(f"{path} is fine")
 
@@ -254,7 +274,7 @@ def main() -> None:
         sys.exit(2)
     except click.Abort:
         sys.exit(130)
-    except (ConfigError, BindError, EmbeddedError, TargetError, TlsError) as error:
+    except (ConfigError, BindError, EmbeddedError, RedisUrlError, TargetError, TlsError) as error:
         click.echo(f"weir: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
 

@@ -3,7 +3,11 @@
 import ssl
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from actors.authenticator.messages import Principal
+from actors.cache_manager.codec import Codec
+from actors.cache_manager.messages import CONFIGURATION, TOKEN_VALIDATION, USER_PROFILE
 from actors.consumers.notification.outbox import OutboxSender
 from actors.consumers.notification.senders import EmailSender, Senders
 from actors.consumers.notification.smtp import SmtpSender, opportunistic_tls
@@ -13,11 +17,13 @@ from actors.rate_limiter import messages as limiter_messages
 from actors.router import messages as router_messages
 from actors.storage.maintenance import Job
 from backends.ports.engine import Engine
+from backends.ports.entities import Entity
 from backends.ports.event_log import Topic
 from backends.ports.events import AUDIT, CACHE_INVALIDATE, ENTITY_CHANGED
 from gateway.cors import CorsPolicy
 from gateway.http1.connection import ConnectionLimits
 from gateway.http1.parser import HeadLimits
+from gateway.ids import new_id
 from gateway.proxy.limits import ProxyLimits
 from gateway.request import Headers
 from gateway.server import ServerLimits
@@ -25,12 +31,31 @@ from gateway.services.routes import BUILTIN_ROUTES
 from gateway.tls import server_context
 from settings import Settings
 
+if TYPE_CHECKING:
+    from backends.redis.engine import RedisEngine
+
 
 def limits(settings: Settings) -> tuple[limiter_messages.Limit, ...]:
     return tuple(
         limiter_messages.Limit(limit.name, limit.key, limit.quota, limit.window, limit.burst, limit.fail)
         for limit in settings.limits
     )
+
+
+CODECS = {USER_PROFILE: Codec(Entity), CONFIGURATION: Codec(Entity), TOKEN_VALIDATION: Codec(Principal)}
+"""How what the cache keeps is written where instances share it."""
+
+
+def redis(settings: Settings) -> "RedisEngine | None":
+    """None: no Redis. Raises RedisUrlError."""
+    if not settings.redis.url:
+        return None
+    # Imported where it is used: the client takes a third of a second to load.
+    from backends.redis.engine import RedisEngine
+
+    # The embedded database is this process's alone, and so is what is cached of it.
+    namespace = new_id() if not settings.postgres.dsn else "shared"
+    return RedisEngine(settings.redis.url, settings.redis.prefix, namespace, new_id(), limits(settings))
 
 
 def routes(settings: Settings) -> tuple[router_messages.Route, ...]:

@@ -10,6 +10,7 @@ from actors.authenticator.messages import Failure
 from actors.rate_limiter.messages import Check
 from actors.runtime import ActorCrashed, ActorRestarting, ActorStopped, AskTimeout, MailboxFull, Reject
 from backends.ports.entities import StoreUnavailable
+from backends.ports.limits import LimitsUnavailable
 from gateway.limits import LimitPlan
 from gateway.problem import ProblemError
 from gateway.request import Response
@@ -206,6 +207,7 @@ async def test_a_method_that_nothing_here_takes_is_refused(method: str, status: 
         (ActorRestarting("backoff", 2.3), 503, b"3"),
         (ActorStopped("gone"), 503, b"5"),
         (Reject(StoreUnavailable("away")), 503, b"1"),
+        (Reject(LimitsUnavailable("login")), 503, b"1"),
         (AskTimeout("slow"), 504, None),
         (ActorCrashed("boom"), 500, None),
         (Reject("nobody knows this"), 500, None),

@@ -1,11 +1,13 @@
 """Ids, trace contexts, buckets, identity and forwarded headers: small functions of values."""
 
 import uuid
+from typing import Any
 
 import pytest
 
 from actors.authenticator.messages import Principal
 from actors.rate_limiter.messages import Limit, LimitState, Verdict
+from gateway.admin.readiness import Readiness, readiness
 from gateway.forwarding import request_headers, response_headers
 from gateway.identity import identity_headers, without_identity
 from gateway.ids import new_id
@@ -170,3 +172,17 @@ def test_fields_of_one_hop_stay_behind_on_the_way_back() -> None:
     ]
     assert response_headers(given, head=False) == [(b"etag", b"e"), (b"via", b"1.1 weir")]
     assert (b"content-length", b"5") in response_headers(given, head=True)
+
+
+def test_an_engine_that_is_away_degrades_readiness_and_does_not_end_it() -> None:
+    def node(id: str, **detail: str) -> dict[str, Any]:
+        return {"id": id, "state": "ready", "state_age": 9.0, "last_error": None, "detail": detail}
+
+    away = node("redis", degraded="redis://h is away: refused")
+    for nodes, expected in (
+        ([node("router")], Readiness(True, False, ())),
+        ([node("router"), away], Readiness(True, True, ("redis: redis://h is away: refused",))),
+        ([{**node("router"), "state": "backoff"}, away], Readiness(False, False, ("router is backoff",
+                                                                                "redis: redis://h is away: refused"))),
+    ):  # fmt: skip
+        assert readiness({"children": nodes}, started=True, draining=False, request_path={"router"}) == expected
