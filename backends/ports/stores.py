@@ -5,6 +5,7 @@ has its effect once.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import msgspec
@@ -142,21 +143,46 @@ class SearchHit(msgspec.Struct, frozen=True):
     highlight: str
 
 
+class RebuildUnderWay(Exception):
+    """Somebody else builds this index anew just now."""
+
+
+class Rebuild(Protocol):
+    """A new index beside the one that answers queries."""
+
+    async def apply(self, documents: Sequence[Document]) -> int:
+        """As `SearchIndex.apply`, into the new index alone: what is read from the database."""
+        ...
+
+    async def swap(self) -> None:
+        """Let the new index answer from now on, and drop the old one; atomic. The rebuild ends with it."""
+        ...
+
+
 class SearchIndex(Protocol):
     async def open(self) -> None: ...
     async def aclose(self) -> None: ...
 
     async def apply(self, documents: Sequence[Document]) -> int:
-        """Upsert those with a higher version than the stored one, atomically; returns how many were."""
+        """Upsert those with a higher version than the stored one; returns how many were.
+
+        Each of them is whole or not there at all; a failure half way leaves the first ones, and applying all
+        again is harmless. While a rebuild is under way, whoever's, they go into both indexes.
+        """
         ...
 
-    async def clear(self) -> None:
-        """Forget every document before they are all applied anew; tombstones stay."""
+    def rebuilding(self) -> AbstractAsyncContextManager[Rebuild]:
+        """Begin a new index. It begins with the old one's tombstones, so that a late event revives nothing.
+
+        Left without `swap` (an error, a cancellation), the new index is dropped and the old one stays; so it does
+        when the process dies, whose remains the next rebuild clears away. Raises `RebuildUnderWay`.
+        """
         ...
 
     async def query(self, q: str, type: str | None, offset: int, limit: int) -> list[SearchHit]:
-        """Best first. Any *q* is safe: words are prefixes that must all match, "quoted words" are phrases;
-        a *q* without a searchable word finds nothing."""
+        """Best first: a match in the first field weighs more than one in the second, and that more than in the
+        third. Any *q* is safe: words are prefixes that must all match, "quoted words" are phrases; a *q* without
+        a searchable word finds nothing."""
         ...
 
 
