@@ -23,10 +23,11 @@ class DeadLetterTopics:
     async def all(self) -> AsyncIterator[Record]:
         """Those that are there now, oldest first within each partition."""
         log = self._lookup("event_log")
-        for topic in await log.ask(Topics(), timeout=TIMEOUT_S):
-            if not topic.name.endswith(SUFFIX):
+        names = sorted(topic.name for topic in await log.ask(Topics(), timeout=TIMEOUT_S))
+        for name in names:
+            if not name.endswith(SUFFIX):
                 continue
-            ends: dict[Partition, int] = await log.ask(Ends(topic.name), timeout=TIMEOUT_S)
+            ends: dict[Partition, int] = await log.ask(Ends(name), timeout=TIMEOUT_S)
             for partition, end in sorted(ends.items()):
                 position = 0
                 while position < end and (records := await self._fetch(partition, position)):

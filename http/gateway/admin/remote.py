@@ -42,16 +42,18 @@ class RemoteOperations:
             ) as answer:
                 if answer.status_code != 200:
                     raise OperationError(_detail(await answer.aread(), answer.status_code))
-                async for line in answer.aiter_lines():
-                    message = _message.decode(line)
-                    if message.error is not None:
-                        raise OperationError(message.error)
-                    if message.result is not msgspec.UNSET:
-                        return message.result
-                    progress(message.done, message.total)
+                last = Line()
+                async for line in answer.aiter_lines():  # to its end: a generator left half way is never closed
+                    last = _message.decode(line)
+                    if last.result is msgspec.UNSET and last.error is None:
+                        progress(last.done, last.total)
         except (httpx.TransportError, msgspec.MsgspecError) as error:
             raise OperationError(f"the server on the control socket went away: {error!r}") from None
-        raise OperationError("the server on the control socket went away in the midst of its answer")
+        if last.error is not None:
+            raise OperationError(last.error)
+        if last.result is msgspec.UNSET:
+            raise OperationError("the server on the control socket went away in the midst of its answer")
+        return last.result
 
 
 def _detail(body: bytes, status: int) -> str:

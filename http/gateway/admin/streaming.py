@@ -1,7 +1,7 @@
 """The answer of a long operation as JSON lines: how far it is, each second, and at last its result or its error."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing
 from types import TracebackType
 from typing import Any
 
@@ -51,11 +51,11 @@ class ProgressBody(ResponseBody):
         self._ended = trio.Event()
         self._stack = AsyncExitStack()
 
-    async def __aenter__(self) -> "AsyncIterator[bytes]":
+    async def __aenter__(self) -> AsyncIterator[bytes]:
         nursery = await self._stack.enter_async_context(trio.open_nursery())
         nursery.start_soon(self._run)
-        self._stack.callback(nursery.cancel_scope.cancel)  # runs first: nobody reads on
-        return self._lines()
+        self._stack.callback(nursery.cancel_scope.cancel)  # before it is waited for: nobody reads on
+        return await self._stack.enter_async_context(aclosing(self._lines()))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
@@ -75,7 +75,7 @@ class ProgressBody(ResponseBody):
     def _progress(self, done: int, total: int) -> None:
         self._now = Line(done, total)
 
-    async def _lines(self) -> AsyncIterator[bytes]:
+    async def _lines(self) -> AsyncGenerator[bytes, None]:
         while self._last is None:
             with trio.move_on_after(EVERY_S):
                 await self._ended.wait()
