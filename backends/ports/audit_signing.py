@@ -33,14 +33,12 @@ class AuditKey:
     """A secret, as text."""
 
     def __init__(self, secret: str) -> None:
-        # Two keys, so that no signature of one kind can pass for the other.
-        self._checkpoints = _derived(secret, "checkpoint")
-        self._heads = _derived(secret, "heads")
+        self._secret = _derived(secret, "signature")
         self.id = _derived(secret, "name").hex()[:16]
 
     def sign(self, head: AuditHead) -> str:
-        """For a checkpoint: `key id:hex`."""
-        return f"{self.id}:{_mac(self._checkpoints, msgspec.to_builtins(head))}"
+        """For a checkpoint: `key id:hex`. It cannot pass for the signature of a `SignedHeads`: that has other members."""
+        return f"{self.id}:{_mac(self._secret, msgspec.to_builtins(head))}"
 
     def trusted(self, head: AuditHead, signature: str) -> bool:
         """Whether `sign` made *signature* for *head*."""
@@ -63,7 +61,7 @@ class AuditKey:
     def _over(self, signed: SignedHeads) -> str:
         document = msgspec.to_builtins(signed)
         del document["signature"]
-        return _mac(self._heads, document)
+        return _mac(self._secret, document)
 
 
 def _derived(secret: str, purpose: str) -> bytes:

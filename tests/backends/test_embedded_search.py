@@ -41,6 +41,18 @@ async def test_a_rebuild_whose_process_died_leaves_the_old_index_and_is_cleared_
         await dying.aclose()
 
 
+async def test_a_rebuild_that_is_given_up_leaves_no_tables_behind(tmp_path: Path) -> None:
+    with Database.open(tmp_path / "weir.db") as database:
+        index = SearchIndex(database)
+        await index.open()
+        async with index.rebuilding() as fresh:
+            await fresh.apply([user("eve", "Eve")])
+        connection = database.connect()
+        assert connection.execute("SELECT name FROM sqlite_master WHERE name LIKE '%new%'").fetchall() == []
+        connection.close()
+        await index.aclose()
+
+
 async def test_a_rebuilt_index_has_the_shape_of_the_first(tmp_path: Path) -> None:
     shapes = []
     with Database.open(tmp_path / "weir.db") as database:

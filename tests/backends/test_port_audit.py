@@ -158,6 +158,16 @@ async def test_retention_drops_prefixes_and_the_rest_stays_whole(backend: Backen
     assert (await verified(backend, before)).broken == ()
 
 
+async def test_a_signed_head_is_held_against_the_checkpoint_that_took_its_row(backend: Backend) -> None:
+    await backend.audit.append("t/0", [entry(f"a{n}", n) for n in range(3)])
+    heads = await backend.audit.heads()
+    await backend.audit.append("t/0", [entry("b", 9)])
+    assert await backend.audit.drop_prefix(5, 100, sign) == 3
+    assert (await verified(backend, heads)).broken == ()
+    other = [msgspec.structs.replace(heads[0], hash="00" * 32)]
+    assert [(broke.chain, broke.sequence) for broke in (await verified(backend, other)).broken] == [("t/0", 3)]
+
+
 async def test_retention_drops_a_bounded_number_at_a_time(backend: Backend) -> None:
     await backend.audit.append("t/0", [entry(f"a{n}", n) for n in range(10)])
     await backend.audit.append("t/1", [entry(f"b{n}", n) for n in range(10)])

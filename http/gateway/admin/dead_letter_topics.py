@@ -32,8 +32,7 @@ class DeadLetterTopics:
                 position = 0
                 while position < end and (records := await self._fetch(partition, position)):
                     for record in records:
-                        if record.offset < end:
-                            yield record
+                        yield record
                     position = records[-1].offset + 1
 
     async def at(self, places: Sequence[tuple[Partition, int]]) -> dict[tuple[Partition, int], Record]:

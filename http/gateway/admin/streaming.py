@@ -54,7 +54,6 @@ class ProgressBody(ResponseBody):
     async def __aenter__(self) -> AsyncIterator[bytes]:
         nursery = await self._stack.enter_async_context(trio.open_nursery())
         nursery.start_soon(self._run)
-        self._stack.callback(nursery.cancel_scope.cancel)  # before it is waited for: nobody reads on
         return await self._stack.enter_async_context(aclosing(self._lines()))
 
     async def __aexit__(
