@@ -37,7 +37,7 @@ class AuditKey:
         self.id = _derived(secret, "name").hex()[:16]
 
     def sign(self, head: AuditHead) -> str:
-        """For a checkpoint: `key id:hex`. It cannot pass for the signature of a `SignedHeads`: that has other members."""
+        """For a checkpoint: `key id:hex`. It cannot pass for that of a `SignedHeads`, which has other members."""
         return f"{self.id}:{_mac(self._secret, msgspec.to_builtins(head))}"
 
     def trusted(self, head: AuditHead, signature: str) -> bool:
