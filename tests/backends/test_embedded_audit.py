@@ -175,6 +175,18 @@ async def test_a_rewritten_trail_shows_against_a_head_from_elsewhere(database: D
     assert "rewritten" in broken.what
 
 
+async def test_a_writer_that_was_thought_dead_cannot_fork_a_chain(database: Database, trail: AuditStore) -> None:
+    zombie = AuditStore(database)
+    await zombie.open()
+    for n in range(20):
+        writer, other = (trail, zombie) if n % 2 else (zombie, trail)
+        assert await writer.append("t/0", [entry(5000 + n), entry(6000 + n)]) == 2
+        assert await other.append("t/0", [entry(5000 + n), entry(6000 + n)]) == 0, "the same records, once more"
+    verdict = await trail.verify(trusted=trusted)
+    assert (verdict.rows, verdict.broken) == (350, ())
+    await zombie.aclose()
+
+
 async def test_the_trail_of_the_first_version_stays_verifiable_and_is_not_continued(tmp_path: Path) -> None:
     path = tmp_path / "weir.db"
     first = known_migrations()[0]

@@ -1,7 +1,10 @@
 """The operator's commands on the audit trail, the search index and dead letters, with a server and without."""
 
 import json
+import signal
 import sqlite3
+import subprocess
+import sys
 
 import msgspec
 import pytest
@@ -13,7 +16,7 @@ from backends.ports.cloudevents import to_record
 from backends.ports.event_log import Attempt
 from backends.ports.events import AUDIT, Event, Record
 from backends.ports.stores import AuditEntry
-from tests.flow.server import GENEROUS, Server, eventually, running
+from tests.flow.server import GENEROUS, ROOT, Server, eventually, running
 
 pytestmark = pytest.mark.process
 
@@ -82,6 +85,43 @@ def test_the_index_is_built_anew_from_the_database(tmp_path):
         with server.admin() as admin:
             assert admin.post("/operations/search.reindex", json={}).json() == {"documents": 3, "skipped": []}
     assert server.cli("search", "reindex").stdout == "indexed 3\n"
+
+
+def test_a_rebuild_that_is_killed_leaves_the_old_index(tmp_path):
+    server = Server(tmp_path)
+    assert server.cli("search", "reindex").stdout == "indexed 0\n"
+    connection = sqlite3.connect(server.data / "weir.db")
+    connection.executemany(
+        "INSERT INTO entity (kind, id, version, created_at, updated_at, body) VALUES ('user', ?, 1, 0, 0, ?)",
+        (
+            (f"u{n:06}", json.dumps({"name": f"Ada {n}", "email": "e@x.org", "bio": "word " * 50}))
+            for n in range(20_000)
+        ),
+    )
+    connection.execute("INSERT INTO document VALUES (1, 'user', 'old', 1, 0)")
+    connection.execute("INSERT INTO document_text (rowid, name, email, bio) VALUES (1, 'Grace', '', '')")
+    connection.commit()
+
+    killed = subprocess.Popen(
+        [sys.executable, str(ROOT / "supervisor.py"), "search", "reindex", "--config", str(server.config)]
+    )
+    try:
+        tables = "SELECT count(*) FROM sqlite_master WHERE name = 'document_new'"
+        eventually(lambda: connection.execute(tables).fetchone()[0], every=0.01)
+        eventually(lambda: connection.execute("SELECT count(*) FROM document_new").fetchone()[0] > 500, every=0.01)
+    finally:
+        killed.kill()
+        killed.wait(10)
+    assert killed.returncode == -signal.SIGKILL, "in the midst"
+    connection.close()
+    with running(tmp_path) as again, again.client(again.token()) as client:
+
+        def ids(q: str) -> list[str]:
+            return [item["id"] for item in client.get("/search", params={"q": q, "limit": 3}).json()["items"]]
+
+        assert (ids("grace"), ids("ada")) == (["old"], [])
+        assert again.cli("search", "reindex").stdout == "indexed 20000\n"
+        assert (ids("grace"), len(ids("ada"))) == ([], 3)
 
 
 MANY = 10_000

@@ -2,12 +2,15 @@
 
 import struct
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from actors.consumers.dead_letters import DELIVERY, REPLAYS, dead_letter, describe, replay_record
@@ -16,6 +19,7 @@ from actors.consumers.notification.messages import Reset
 from actors.event_log.actor import EventLogActor
 from actors.metrics import Metrics
 from actors.runtime import Actor, Child, Mailbox, Supervisor, System, open_system
+from backends.ports.entities import StoreUnavailable
 from backends.ports.event_log import Attempt, Topic
 from backends.ports.events import NewRecord, Record
 from gateway.admin.dead_letter_operations import TOGETHER, DeadLetterOperations
@@ -83,8 +87,8 @@ class Desk:
         await self.log.append(letters, durable=True)
 
 
-@pytest.fixture
-async def desk(autojump_clock: MockClock) -> AsyncIterator[Desk]:
+@asynccontextmanager
+async def open_desk() -> AsyncIterator[Desk]:
     log, dead = MemoryLog(), set[str]()
     children = {
         "event_log": partial(EventLogActor, log, TOPICS, Metrics()),
@@ -93,6 +97,12 @@ async def desk(autojump_clock: MockClock) -> AsyncIterator[Desk]:
     tree = Supervisor("root", children=[Child(id, make, mailbox=Mailbox(64)) for id, make in children.items()])
     async with open_system(tree) as system:
         yield Desk(system, log, dead)
+
+
+@pytest.fixture
+async def desk(autojump_clock: MockClock) -> AsyncIterator[Desk]:
+    async with open_desk() as opened:
+        yield opened
 
 
 async def test_they_are_listed_oldest_first_with_what_an_operator_decides_by(desk: Desk) -> None:
@@ -188,6 +198,22 @@ async def test_a_log_that_refuses_the_republish_keeps_the_dead_letters(desk: Des
         await desk.call("replay", everything=True)
     desk.log.append = kept  # type: ignore[method-assign]
     assert await desk.ids() == [f"{SEARCH}/0/0"]
+
+
+async def test_a_log_that_goes_away_between_republish_and_drop_loses_none(desk: Desk) -> None:
+    await desk.bury(letter("e1"), letter("e2"))
+    kept = desk.log.drop
+
+    async def away(*_: Any) -> int:
+        raise StoreUnavailable("away")
+
+    desk.log.drop = away  # type: ignore[method-assign]
+    with pytest.raises(OperationError, match="away"):
+        await desk.call("replay", everything=True)
+    desk.log.drop = kept  # type: ignore[method-assign]
+    assert len(await desk.ids()) == 2
+    assert (await desk.call("replay", everything=True))["count"] == 2
+    assert [dict(r.headers)["ce_id"] for r in desk.retried()] == [b"e1", b"e2", b"e1", b"e2"], "twice, under their ids"
 
 
 async def test_what_was_replayed_three_times_is_quarantined_until_it_is_forced(desk: Desk) -> None:
@@ -309,6 +335,51 @@ async def test_a_record_that_is_no_dead_letter_of_ours_is_refused_and_stays(desk
     (refused,) = report["refused"]
     assert "does not say which topic and group" in refused["why"]
     assert (await desk.call("drop", everything=True))["count"] == 1
+
+
+ORDERS = st.lists(
+    st.one_of(
+        st.tuples(st.just("bury"), st.integers(0, 1), st.integers(0, 4)),
+        st.tuples(st.just("replay"), st.lists(st.integers(0, 30), min_size=1, max_size=6), st.booleans()),
+        st.tuples(st.just("drop"), st.lists(st.integers(0, 30), min_size=1, max_size=6), st.booleans()),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ORDERS)
+def test_every_dead_letter_is_there_or_replayed_or_dropped_and_only_one_of_them(orders: list[Any]) -> None:
+    async def run(desk: Desk) -> None:
+        there: dict[str, int] = {}
+        replayed: list[str] = []
+        offsets = [0, 0]
+        for kind, first, second in orders:
+            if kind == "bury":
+                id = f"{SEARCH}/{first}/{offsets[first]}"
+                await desk.bury(letter(id, replays=second, partition=first))
+                offsets[first] += 1
+                there[id] = second
+                continue
+            ids = [f"{SEARCH}/{n % 2}/{n // 2}" for n in first]
+            if kind == "drop":
+                report = await desk.call("drop", ids=ids)
+                expected = [id for id in dict.fromkeys(ids) if id in there]
+            else:
+                report = await desk.call("replay", ids=ids, force=second)
+                expected = [id for id in dict.fromkeys(ids) if id in there and (second or there[id] < 3)]
+                replayed += expected
+            assert sorted(report["ids"]) == sorted(expected)
+            for id in expected:
+                del there[id]
+            assert sorted(await desk.ids()) == sorted(there)
+        assert sorted(dict(r.headers)["ce_id"].decode() for r in desk.retried()) == sorted(replayed)
+
+    async def opened() -> None:
+        async with open_desk() as desk:
+            await run(desk)
+
+    trio.run(opened, clock=MockClock(autojump_threshold=0))
 
 
 def test_the_header_of_a_delivery_is_what_the_consumers_write() -> None:
