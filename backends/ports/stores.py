@@ -110,7 +110,7 @@ class AuditStore(Protocol):
 
         *trusted* judges the checkpoints' signatures. *expected* are heads known from elsewhere: the trail must
         still hold them, else its tail was cut or rewritten, which nothing inside it would show. Rows that are
-        appended meanwhile are not looked at. May be cancelled; takes about 10 s a million rows.
+        appended meanwhile are not looked at. May be cancelled; takes about 15 s a million rows.
         """
         ...
 

@@ -72,7 +72,8 @@ def audit_commands(run: Run) -> click.Command:
                 for broken in verdict["broken"]:
                     line(broken, False, (f"{broken['chain']}/{broken['sequence']}", broken["what"]))
                 if verdict["whole"]:
-                    click.echo(f"whole: {verdict['rows']} rows in {len(verdict['heads'])} chains")
+                    chains = len(verdict["heads"])
+                    click.echo(f"whole: {verdict['rows']} rows in {chains} {'chain' if chains == 1 else 'chains'}")
             return 0 if verdict["whole"] else 1
 
         run(body)

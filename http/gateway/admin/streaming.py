@@ -1,4 +1,4 @@
-"""The answer of a long operation as JSON lines: how far it is, each second, and at last its result or its error."""
+"""The answer of a long operation as JSON lines: how far it is, now and then, and at last its result or its error."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
@@ -20,7 +20,7 @@ MEDIA_TYPE = "application/x-ndjson"
 """A request that accepts it gets lines; any other gets the result alone, once it is there."""
 
 # Also what keeps a client from taking a silent server for a dead one.
-EVERY_S = 1.0
+EVERY_S = 0.25
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
