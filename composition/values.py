@@ -4,7 +4,9 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 
-from actors.consumers.notification.email import EmailSender, OutboxSender, SmtpSender, opportunistic_tls
+from actors.consumers.notification.outbox import OutboxSender
+from actors.consumers.notification.senders import EmailSender, Senders
+from actors.consumers.notification.smtp import SmtpSender, opportunistic_tls
 from actors.consumers.notification.webhook import WebhookSender
 from actors.consumers.retry import RetryPolicy
 from actors.rate_limiter import messages as limiter_messages
@@ -99,8 +101,8 @@ def extra_headers(settings: Settings) -> Headers:
     return [(b"strict-transport-security", b"max-age=%d" % server.hsts)]
 
 
-def webhook_sender(settings: Settings) -> WebhookSender:
-    return WebhookSender(allow_private=settings.notifications.allow_private_endpoints)
+def senders(settings: Settings) -> Senders:
+    return Senders(WebhookSender(allow_private=settings.notifications.allow_private_endpoints), email_sender(settings))
 
 
 def email_sender(settings: Settings) -> EmailSender:
