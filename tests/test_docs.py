@@ -1,8 +1,10 @@
 """What the documents point at exists."""
 
 import re
+import shlex
 from pathlib import Path
 
+import click
 import pytest
 
 from actors.runtime import Supervisor
@@ -10,8 +12,10 @@ from backends.embedded.database import Database
 from backends.embedded.engine import Engine
 from composition.listening import Listening
 from composition.parts import Parts
+from gateway.admin.audit_operations import AuditOperations
+from gateway.admin.dead_letter_operations import DeadLetterOperations
 from settings import load
-from supervisor import tree
+from supervisor import tree, weir
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMISES = re.findall(r"`(test_\w+\.py)::(test_\w+)`", (ROOT / "docs" / "runtime-semantics.md").read_text())
@@ -65,3 +69,35 @@ def test_every_file_that_the_architecture_names_is_in_the_house():
     absent = [name for name in named if not any(f"{path}/".endswith(f"/{name.strip('/')}/") for path in ours)]
     assert len(named) > 20
     assert absent == []
+
+
+COMMAND_LINES = {
+    shlex.join(words): words
+    for document in (ROOT / "README.md", ROOT / "docs" / "operating-events.md")
+    for line in re.findall(r"^python supervisor\.py (.*)", document.read_text(), re.M)
+    if (words := [word for word in shlex.split(line, comments=True) if word not in "[]>"])
+}
+
+
+@pytest.mark.parametrize("words", COMMAND_LINES.values(), ids=COMMAND_LINES.keys())
+def test_every_command_that_is_shown_exists_with_its_options(words):
+    command: click.Command = weir
+    while isinstance(command, click.Group) and words and not words[0].startswith(("-", "[")):
+        name, *words = words
+        command = command.commands[name]
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word.strip("[]") for word in words if word.strip("[").startswith("--")} <= known
+
+
+def test_every_operation_that_is_shown_exists_with_its_arguments():
+    shown = dict(
+        re.findall(r"^\| (`(?:dlq|audit)\..*?) \| (.*?) \|$", (ROOT / "docs/operating-events.md").read_text(), re.M)
+    )
+    known = {**DeadLetterOperations(None).by_name(), **AuditOperations(None, None, None).by_name()}
+    named = set()
+    for names, arguments in shown.items():
+        for name in re.findall(r"`([a-z.]+)`", names):
+            named.add(name)
+            taken = known[name].__annotations__.keys() - {"return", "progress"}
+            assert set(re.findall(r"`([a-z_]+)`", arguments)) == taken, name
+    assert named == known.keys()

@@ -385,6 +385,8 @@ def route(**changes: str | None) -> str:
          "which includes it"),
         ('consumers.backoff_base = "1m"', 'consumers.backoff_cap = "30s": must not be shorter than '
          "consumers.backoff_base"),
+        ('audit.retention = "0s"', 'audit.retention = "0s": must be above zero'),
+        ("audit.retention = 30", f"audit.retention = 30: {DURATION}"),
         # words
         ('audit.on_full = "block"', 'audit.on_full = "block": must be "drop" or "refuse"'),
         ('log.level = "INFO"', 'log.level = "INFO": must be "debug", "info", "warning", "error" or "critical"'),
