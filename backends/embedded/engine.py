@@ -12,6 +12,7 @@ from backends.embedded.entities import EntityStore
 from backends.embedded.event_log import EventLog
 from backends.embedded.search import SearchIndex
 from backends.ports import entities, event_log, stores
+from backends.ports.engine import Health
 
 Adapter = EntityStore | EventLog | AuditStore | SearchIndex | DeliveryStore
 A = TypeVar("A", bound=Adapter)
@@ -39,6 +40,9 @@ class Engine:
                 await adapter.open()
                 stack.push_async_callback(adapter.aclose)
             yield
+
+    def health(self) -> Health:
+        return Health(reached=True)
 
     def entities(self) -> entities.EntityStore:
         return self._adapter(EntityStore(self._database, now=self._now))

@@ -9,9 +9,10 @@ import trio
 
 from backends.embedded.database import Database
 from backends.embedded.reader import Reader
-from backends.embedded.search_query import MATCH_END, MATCH_START, indexable, to_fts5, to_highlight
+from backends.embedded.search_query import to_fts5
 from backends.ports import stores as port
 from backends.ports.stores import Document, SearchHit
+from backends.search_terms import MATCH_END, MATCH_START, indexable, to_highlight
 
 _FIND = "SELECT doc, version FROM document WHERE type = ? AND id = ?"
 _PUT = (
