@@ -22,6 +22,7 @@ from backends.embedded.event_log import EventLog as EmbeddedEventLog
 from backends.embedded.search import SearchIndex as EmbeddedSearchIndex
 from backends.ports.entities import EntityStore, Write
 from backends.ports.event_log import EventLog
+from backends.ports.outbox import Holder
 from backends.ports.stores import AuditStore, DeliveryStore, SearchIndex
 from backends.postgres.deliveries import DeliveryStore as PostgresDeliveryStore
 from backends.postgres.entities import EntityStore as PostgresEntityStore
@@ -84,30 +85,29 @@ async def open_embedded() -> AsyncIterator[Backend]:
 class DrainedEntityStore(PostgresEntityStore):
     """What it commits is in the log when it returns, as on the embedded engine: the relay runs in the call."""
 
-    def __init__(self, pool: Pool, event_log: EventLog, clock: Clock, queries: list[str]) -> None:
-        relayed = Relayed()
+    def __init__(
+        self, pool: Pool, relayed: Relayed, holder: Holder, event_log: EventLog, clock: Clock, queries: list[str]
+    ) -> None:
         super().__init__(pool, relayed, now=clock, on_query=queries.append)
-        self._outbox = Outbox(pool, relayed)
+        self._holder = holder
         self._log = event_log
 
     async def transact(self, writes: Sequence[Write]) -> list[Any]:
         outcomes = await super().transact(writes)
-        async with self._outbox.held() as holder:
-            assert holder is not None
-            while waiting := await holder.take(100):
-                await self._log.append([row.record for row in waiting], durable=True)
-                await holder.forget([row.id for row in waiting])
+        while waiting := await self._holder.take(100):
+            await self._log.append([row.record for row in waiting], durable=True)
+            await self._holder.forget([row.id for row in waiting])
         return outcomes
 
 
 class PostgresBackend:
     """The log is the embedded one: PostgreSQL stands beside a bus, and which one is no concern of these stores."""
 
-    def __init__(self, pool: Pool, database: Database) -> None:
+    def __init__(self, pool: Pool, relayed: Relayed, holder: Holder, database: Database) -> None:
         self.clock = Clock()
         self.queries: list[str] = []
         self.event_log: EventLog = EmbeddedEventLog(database, now=self.clock)
-        self.entities: EntityStore = DrainedEntityStore(pool, self.event_log, self.clock, self.queries)
+        self.entities: EntityStore = DrainedEntityStore(pool, relayed, holder, self.event_log, self.clock, self.queries)
         self.audit: AuditStore = EmbeddedAuditStore(database)
         self.search: SearchIndex = PostgresSearchIndex(pool)
         self.deliveries: DeliveryStore = PostgresDeliveryStore(pool, "tests")
@@ -116,10 +116,11 @@ class PostgresBackend:
 @asynccontextmanager
 async def open_postgres(dsn: str, wipe: Callable[[], Awaitable[None]]) -> AsyncIterator[Backend]:
     with TemporaryDirectory() as folder, Database.open(Path(folder) / "weir.db", fsync=lambda _: None) as database:
-        pool = Pool(dsn)
-        async with asyncio_loop(), pool.opened():
+        pool, relayed = Pool(dsn), Relayed()
+        async with asyncio_loop(), pool.opened(), Outbox(pool, relayed).held() as holder:
+            assert holder is not None
             await crossing(wipe)
-            backend = PostgresBackend(pool, database)
+            backend = PostgresBackend(pool, relayed, holder, database)
             async with AsyncExitStack() as stack:
                 for store in (backend.event_log, backend.audit):
                     await store.open()
