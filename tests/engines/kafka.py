@@ -108,17 +108,19 @@ class Broker:
 
     def _configuration(self) -> str:
         users = " ".join(f'user_{name}="{password}"' for name, password in USERS.items())
+        public = f"PLAIN://127.0.0.1:{self._port},SASL://127.0.0.1:{self._sasl_port}"
+        login = f"org.apache.kafka.common.security.plain.PlainLoginModule required {users};"
         return f"""
             process.roles=broker,controller
             node.id=1
             controller.quorum.bootstrap.servers=127.0.0.1:{self._controller_port}
             controller.listener.names=CONTROLLER
-            listeners=PLAIN://127.0.0.1:{self._port},SASL://127.0.0.1:{self._sasl_port},CONTROLLER://127.0.0.1:{self._controller_port}
-            advertised.listeners=PLAIN://127.0.0.1:{self._port},SASL://127.0.0.1:{self._sasl_port}
+            listeners={public},CONTROLLER://127.0.0.1:{self._controller_port}
+            advertised.listeners={public}
             listener.security.protocol.map=PLAIN:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT
             inter.broker.listener.name=PLAIN
             sasl.enabled.mechanisms=PLAIN
-            listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required {users};
+            listener.name.sasl.plain.sasl.jaas.config={login}
             authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
             super.users=User:ANONYMOUS;User:admin
             log.dirs={self._folder / "data"}
@@ -186,5 +188,3 @@ def faulty_kafka(_faulty_kafka: Broker) -> Iterator[Broker]:
     _faulty_kafka.start()
     yield _faulty_kafka
     _faulty_kafka.resume()
-
-
