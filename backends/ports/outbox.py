@@ -35,6 +35,10 @@ class Holder(Protocol):
         """The bus has them."""
         ...
 
+    async def refuse(self, id: int, error: str) -> None:
+        """The bus will never take this one: put it aside for the operator."""
+        ...
+
     async def backlog(self) -> Backlog: ...
 
     async def wait(self, timeout: float) -> None:
@@ -43,8 +47,8 @@ class Holder(Protocol):
 
 
 class Outbox(Protocol):
-    def held(self) -> AbstractAsyncContextManager[Holder | None]:
-        """Be the relay for the length of the block; None: another instance is. Raises `StoreUnavailable`.
+    def held(self) -> AbstractAsyncContextManager[Holder]:
+        """Be the relay for the length of the block; entered when no other instance is. Raises `StoreUnavailable`.
 
         It is let go with the block or with the connection, however that ends.
         """

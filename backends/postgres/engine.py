@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from backends.ports import entities, event_log, stores
 from backends.ports import outbox as outbox_port
 from backends.ports.engine import Health
+from backends.postgres.audit import AuditStore
 from backends.postgres.deliveries import DeliveryStore
 from backends.postgres.entities import EntityStore
 from backends.postgres.outbox import Outbox, Relayed
@@ -57,6 +58,9 @@ class Engine:
 
     def outbox(self) -> outbox_port.Outbox:
         return Outbox(self._pool, self._relayed)
+
+    def audit(self) -> stores.AuditStore:
+        return AuditStore(self._pool)
 
     def search(self) -> stores.SearchIndex:
         return SearchIndex(self._pool)

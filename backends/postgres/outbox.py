@@ -3,21 +3,16 @@
 The lock goes with the connection, so a relay that is killed is replaced as soon as the server notices.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
 
 import trio
 
-from backends.asyncio_bridge import crossing
 from backends.ports import outbox as port
-from backends.ports.entities import StoreUnavailable
 from backends.ports.outbox import Backlog, Waiting
 from backends.postgres.batch import Outgoing, restored
-from backends.postgres.errors import unavailable
-from backends.postgres.pool import Connection, Pool
-
-T = TypeVar("T")
+from backends.postgres.pool import Pool, Session
+from backends.postgres.text import to_text
 
 RELAY_LOCK = 0x77656972_0002
 CHANNEL = "weir_outbox"
@@ -25,6 +20,10 @@ COUNTED_AT_MOST = 100_000
 
 _TAKE = "SELECT id, topic, partition, key, value, headers FROM outbox ORDER BY id LIMIT $1"
 _FORGET = "DELETE FROM outbox WHERE id = ANY($1::bigint[])"
+_REFUSE = """
+WITH refused AS (DELETE FROM outbox WHERE id = $1 RETURNING id, at, topic, partition, key, value, headers)
+INSERT INTO outbox_refused SELECT *, $2 FROM refused
+"""
 _BACKLOG = (
     "SELECT (SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT $1) AS some), "
     "(SELECT extract(epoch FROM clock_timestamp())::float8 - at FROM outbox ORDER BY id LIMIT 1)"
@@ -51,64 +50,45 @@ class Relayed:
 
 
 class Outbox(port.Outbox):
-    """Args: *budget*: seconds for one statement of the relay."""
+    """Args: *patience*: seconds between two looks whether the other instance has let go."""
 
-    def __init__(self, pool: Pool, relayed: Relayed, *, budget: float = 5.0) -> None:
+    def __init__(self, pool: Pool, relayed: Relayed, *, patience: float = 0.5) -> None:
         self._pool = pool
         self._relayed = relayed
-        self._budget = budget
+        self._patience = patience
 
     @asynccontextmanager
-    async def held(self) -> AsyncIterator[port.Holder | None]:
-        connection: Connection = await self._guarded(self._pool.connect)
-        try:
-            if not await self._guarded(connection.fetchval, "SELECT pg_try_advisory_lock($1)", RELAY_LOCK):
-                yield None
-                return
-            await self._guarded(connection.add_listener, CHANNEL, self._heard)
-            connection.add_termination_listener(self._ended)
+    async def held(self) -> AsyncIterator[port.Holder]:
+        async with self._pool.session() as session:
+            while not await session.fetchval("SELECT pg_try_advisory_lock($1)", RELAY_LOCK):  # noqa: ASYNC110
+                await trio.sleep(self._patience)
+            await session.listen(CHANNEL, self._relayed.committed)
             self._relayed.here = True
-            yield _Holder(connection, self._relayed, self._guarded)
-        finally:
-            self._relayed.here = False
-            # Not closed politely: that waits for the server, and the lock is to be free now.
-            connection.terminate()
-
-    def _heard(self, *_: object) -> None:
-        self._relayed.committed()
-
-    def _ended(self, _: object) -> None:
-        """The connection is gone: let the holder find out at once and not after its next wait."""
-        self._relayed.committed()
-
-    async def _guarded(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """asyncio's `function(*args)` within the budget. Raises `StoreUnavailable` for the engine's trouble."""
-        with trio.move_on_after(self._budget):
             try:
-                return await crossing(function, *args)
-            except Exception as error:
-                away = unavailable(self._pool.place, error)
-                raise (away or error) from error
-        raise StoreUnavailable(f"PostgreSQL ({self._pool.place}): no answer within {self._budget:g} s")
+                yield _Holder(session, self._relayed)
+            finally:
+                self._relayed.here = False
 
 
 class _Holder(port.Holder):
-    def __init__(self, connection: Connection, relayed: Relayed, guarded: Callable[..., Awaitable[Any]]) -> None:
-        self._connection = connection
+    def __init__(self, session: Session, relayed: Relayed) -> None:
+        self._session = session
         self._relayed = relayed
-        self._guarded = guarded
 
     async def take(self, limit: int) -> list[Waiting]:
         self._relayed.looked()
-        rows = await self._guarded(self._connection.fetch, _TAKE, limit)
+        rows = await self._session.fetch(_TAKE, limit)
         return [Waiting(row[0], restored(Outgoing(*row[1:]))) for row in map(tuple, rows)]
 
     async def forget(self, ids: Sequence[int]) -> None:
-        await self._guarded(self._connection.execute, _FORGET, list(ids))
+        await self._session.fetch(_FORGET, list(ids))
+
+    async def refuse(self, id: int, error: str) -> None:
+        await self._session.fetch(_REFUSE, id, to_text(error))
 
     async def backlog(self) -> Backlog:
-        row = await self._guarded(self._connection.fetchrow, _BACKLOG, COUNTED_AT_MOST)
-        return Backlog(row[0], max(0.0, row[1] or 0.0))
+        rows, age = (await self._session.fetch(_BACKLOG, COUNTED_AT_MOST))[0]
+        return Backlog(rows, max(0.0, age or 0.0))
 
     async def wait(self, timeout: float) -> None:
         with trio.move_on_after(timeout):

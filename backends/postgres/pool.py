@@ -142,6 +142,25 @@ class Pool:
 
         return await self.call(changed, budget=budget)
 
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator["Session"]:
+        """A connection beside the pool, for what lives as long as a session (an advisory lock, LISTEN)."""
+        session = Session(self)
+        try:
+            await session.open()
+            yield session
+        finally:
+            session.close()
+
+    async def guarded(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """asyncio's `function(*args)` within the budget. Raises as `call` does."""
+        with trio.move_on_after(self._budget):
+            try:
+                return await crossing(function, *args)
+            except Exception as error:
+                self._raise(error)
+        raise StoreUnavailable(f"PostgreSQL ({self.place}): no answer within {self._budget:g} s")
+
     async def connect(self) -> Connection:
         """asyncio: a new connection, nobody's but the caller's. Raises what asyncpg raises, or `UnusablePostgres`."""
         milliseconds = int(self._budget * 900)
@@ -309,6 +328,36 @@ class Pool:
         if away is None:
             raise error
         raise away from error
+
+
+class Session:
+    """One connection of somebody's own. Methods raise `StoreUnavailable`, once it is lost for ever."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._connection: Connection | None = None
+
+    async def open(self) -> None:
+        self._connection = await self._pool.guarded(self._pool.connect)
+
+    def close(self) -> None:
+        """At once: politely would be to wait for the server, and a lock is to be free now."""
+        if self._connection is not None:
+            self._connection.terminate()
+
+    async def fetch(self, statement: str, *parameters: object) -> list[Any]:
+        assert self._connection is not None
+        rows: list[Any] = await self._pool.guarded(self._connection.fetch, statement, *parameters)
+        return rows
+
+    async def fetchval(self, statement: str, *parameters: object) -> Any:
+        return (await self.fetch(statement, *parameters))[0][0]
+
+    async def listen(self, channel: str, heard: Callable[[], None]) -> None:
+        """Call *heard* for each notification, and once more when the connection is lost."""
+        assert self._connection is not None
+        self._connection.add_termination_listener(lambda *_: heard())
+        await self._pool.guarded(self._connection.add_listener, channel, lambda *_: heard())
 
 
 def _busy(connection: Connection) -> bool:

@@ -24,6 +24,7 @@ from backends.ports.entities import EntityStore, Write
 from backends.ports.event_log import EventLog
 from backends.ports.outbox import Holder
 from backends.ports.stores import AuditStore, DeliveryStore, SearchIndex
+from backends.postgres.audit import AuditStore as PostgresAuditStore
 from backends.postgres.deliveries import DeliveryStore as PostgresDeliveryStore
 from backends.postgres.entities import EntityStore as PostgresEntityStore
 from backends.postgres.outbox import Outbox, Relayed
@@ -108,7 +109,7 @@ class PostgresBackend:
         self.queries: list[str] = []
         self.event_log: EventLog = EmbeddedEventLog(database, now=self.clock)
         self.entities: EntityStore = DrainedEntityStore(pool, relayed, holder, self.event_log, self.clock, self.queries)
-        self.audit: AuditStore = EmbeddedAuditStore(database)
+        self.audit: AuditStore = PostgresAuditStore(pool)
         self.search: SearchIndex = PostgresSearchIndex(pool)
         self.deliveries: DeliveryStore = PostgresDeliveryStore(pool, "tests")
 
@@ -118,14 +119,11 @@ async def open_postgres(dsn: str, wipe: Callable[[], Awaitable[None]]) -> AsyncI
     with TemporaryDirectory() as folder, Database.open(Path(folder) / "weir.db", fsync=lambda _: None) as database:
         pool, relayed = Pool(dsn), Relayed()
         async with asyncio_loop(), pool.opened(), Outbox(pool, relayed).held() as holder:
-            assert holder is not None
             await crossing(wipe)
             backend = PostgresBackend(pool, relayed, holder, database)
-            async with AsyncExitStack() as stack:
-                for store in (backend.event_log, backend.audit):
-                    await store.open()
-                    stack.push_async_callback(store.aclose)
-                yield backend
+            await backend.event_log.open()
+            yield backend
+            await backend.event_log.aclose()
 
 
 OpenBackend = Callable[[], AbstractAsyncContextManager[Backend]]

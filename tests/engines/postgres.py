@@ -157,7 +157,8 @@ async def emptied(admin_dsn: str) -> None:
     try:
         await connection.execute("SET session_replication_role = replica")
         tables = await connection.fetch(
-            "SELECT tablename FROM pg_tables WHERE schemaname = 'weir' AND tablename <> 'schema_version'"
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'weir' "
+            "AND tablename NOT IN ('schema_version', 'search_state')"
         )
         await connection.execute(";".join(f"DELETE FROM weir.{row[0]}" for row in tables))
     finally:

@@ -86,9 +86,30 @@ BEGIN
 END
 $$;
 
+-- The bus will never take these (too large for it, say): kept for the operator, out of the way of the others.
+CREATE TABLE outbox_refused (
+    id bigint PRIMARY KEY,
+    at double precision NOT NULL,
+    topic text NOT NULL,
+    partition integer,
+    key bytea,
+    value bytea,
+    headers bytea,
+    error text NOT NULL
+);
+
 -- Search index -------------------------------------------------------------------------------------
+-- `live` answers queries. `building` is the index being built anew, NULL for none: whoever changes a document
+-- changes it in both, under a shared lock of this one row.
+CREATE TABLE search_state (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    live integer NOT NULL,
+    building integer
+);
+INSERT INTO search_state (live) VALUES (1);
 -- `words` is made by us and not by to_tsvector: the same words are found on every engine, in any language.
 CREATE TABLE document (
+    generation integer NOT NULL,
     type text COLLATE "C" NOT NULL,
     id text COLLATE "C" NOT NULL,
     version bigint NOT NULL,
@@ -97,9 +118,102 @@ CREATE TABLE document (
     email text NOT NULL,
     bio text NOT NULL,
     words tsvector NOT NULL,
-    PRIMARY KEY (type, id)
+    PRIMARY KEY (generation, type, id)
 );
 CREATE INDEX document_words ON document USING gin (words);
+
+-- Audit trail --------------------------------------------------------------------------------------
+-- `sequence` and `hash` are the head: without them a cut-off tail would not show. Rows up to `dropped` are gone:
+-- `dropped_hash` is the hash of the last of them, `signature` signs the two (the checkpoint).
+CREATE TABLE audit_chain (
+    chain integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name text COLLATE "C" NOT NULL UNIQUE,
+    sequence bigint NOT NULL DEFAULT 0,
+    hash bytea NOT NULL,
+    dropped bigint NOT NULL DEFAULT 0,
+    dropped_hash bytea NOT NULL,
+    signature text NOT NULL DEFAULT '',
+    CHECK (0 <= dropped AND dropped <= sequence)
+);
+-- No foreign key: chains are never deleted, and a check a row is not free.
+-- The primary key is what no second writer of a chain can get around: it would have to take a sequence twice.
+CREATE TABLE audit (
+    chain integer NOT NULL,
+    sequence bigint NOT NULL,
+    id text COLLATE "C" NOT NULL,
+    at double precision NOT NULL,
+    subject text NOT NULL,
+    action text NOT NULL,
+    entity text NOT NULL,
+    outcome text NOT NULL,
+    request_id text NOT NULL,
+    status bigint NOT NULL,
+    client text NOT NULL,
+    hash bytea NOT NULL,
+    PRIMARY KEY (chain, sequence)
+);
+CREATE UNIQUE INDEX audit_id ON audit (id);
+CREATE INDEX audit_at ON audit (at);
+CREATE INDEX audit_subject ON audit (subject, at);
+CREATE INDEX audit_action ON audit (action, at);
+CREATE INDEX audit_entity ON audit (entity, at);
+
+-- Append to a chain whose head the hashes were computed from; another head, or an id that came in by another chain,
+-- is a serialization_failure, and the hashes are computed anew. Ids that are known are left out by the caller.
+CREATE FUNCTION append_audit(
+    of_chain text, seen bigint, sequences bigint[], ids text[], ats double precision[], subjects text[], actions text[],
+    entities text[], outcomes text[], request_ids text[], statuses bigint[], clients text[], hashes bytea[]
+) RETURNS void LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    head record;
+BEGIN
+    INSERT INTO audit_chain (name, hash, dropped_hash)
+    VALUES (of_chain, decode(repeat('00', 32), 'hex'), decode(repeat('00', 32), 'hex')) ON CONFLICT (name) DO NOTHING;
+    SELECT chain, sequence INTO head FROM audit_chain WHERE name = of_chain FOR UPDATE;
+    IF head.sequence <> seen THEN
+        RAISE EXCEPTION 'the chain has grown meanwhile' USING ERRCODE = 'serialization_failure';
+    END IF;
+    INSERT INTO audit (chain, sequence, id, at, subject, action, entity, outcome, request_id, status, client, hash)
+    SELECT head.chain, u.* FROM unnest(sequences, ids, ats, subjects, actions, entities, outcomes, request_ids, statuses,
+        clients, hashes) AS u;
+    UPDATE audit_chain SET sequence = sequences[cardinality(sequences)], hash = hashes[cardinality(hashes)]
+    WHERE chain = head.chain;
+EXCEPTION WHEN unique_violation THEN
+    RAISE EXCEPTION 'the entry is known meanwhile' USING ERRCODE = 'serialization_failure';
+END
+$$;
+
+-- Retention's way is the only one: first the checkpoint moves, then the rows up to it may go.
+CREATE FUNCTION audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the audit trail is append-only' USING ERRCODE = 'restrict_violation';
+END
+$$;
+CREATE FUNCTION audit_keeps_its_rows() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.sequence > coalesce((SELECT dropped FROM audit_chain WHERE chain = OLD.chain), 0) THEN
+        RAISE EXCEPTION 'the audit trail is append-only' USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN OLD;
+END
+$$;
+CREATE TRIGGER audit_keeps_its_rows BEFORE DELETE ON audit
+FOR EACH ROW EXECUTE FUNCTION audit_keeps_its_rows();
+CREATE TRIGGER audit_keeps_its_values BEFORE UPDATE ON audit
+FOR EACH ROW EXECUTE FUNCTION audit_is_append_only();
+CREATE TRIGGER audit_is_not_truncated BEFORE TRUNCATE ON audit
+FOR EACH STATEMENT EXECUTE FUNCTION audit_is_append_only();
+CREATE TRIGGER audit_keeps_its_chains BEFORE DELETE ON audit_chain
+FOR EACH ROW EXECUTE FUNCTION audit_is_append_only();
+CREATE TRIGGER audit_chains_are_not_truncated BEFORE TRUNCATE ON audit_chain
+FOR EACH STATEMENT EXECUTE FUNCTION audit_is_append_only();
+CREATE TRIGGER audit_goes_forward BEFORE UPDATE ON audit_chain FOR EACH ROW
+WHEN (NEW.name <> OLD.name OR NEW.chain <> OLD.chain OR NEW.sequence < OLD.sequence OR NEW.dropped < OLD.dropped
+    OR (NEW.sequence = OLD.sequence AND NEW.hash <> OLD.hash)
+    OR (NEW.dropped = OLD.dropped AND (NEW.dropped_hash <> OLD.dropped_hash OR NEW.signature <> OLD.signature))
+    OR (NEW.dropped > 0 AND NEW.signature = ''))
+EXECUTE FUNCTION audit_is_append_only();
 
 -- Deliveries ---------------------------------------------------------------------------------------
 CREATE TABLE delivery (
