@@ -6,7 +6,7 @@ somebody builds, and goes with the session.
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -28,7 +28,7 @@ LONG_S = 300.0
 _VERSIONS = """
 SELECT d.type, d.id, d.version FROM unnest($1::text[], $2::text[]) AS wanted (type, id) CROSS JOIN LATERAL (
     SELECT type, id, version FROM document
-    WHERE generation = (SELECT live FROM search_state) AND type = wanted.type AND id = wanted.id OFFSET 0
+    WHERE generation = (SELECT {generation} FROM search_state) AND type = wanted.type AND id = wanted.id OFFSET 0
 ) AS d
 """
 # The state's row is locked, so that nobody swaps between the look at it and the commit.
@@ -45,8 +45,15 @@ ON CONFLICT (generation, type, id) DO UPDATE SET version = excluded.version, del
     name = excluded.name, email = excluded.email, bio = excluded.bio, words = excluded.words
 WHERE excluded.version > document.version
 """
-_PUT_BOTH = _PUT.format(generations="ARRAY[state.live, state.building]")
-_PUT_NEW = _PUT.format(generations="ARRAY[state.building]")
+
+
+class _Statements(NamedTuple):
+    versions: str
+    put: str
+
+
+_LIVE = _Statements(_VERSIONS.format(generation="live"), _PUT.format(generations="ARRAY[state.live, state.building]"))
+_NEW = _Statements(_VERSIONS.format(generation="building"), _PUT.format(generations="ARRAY[state.building]"))
 _DROP_OTHERS = "DELETE FROM document WHERE generation <> (SELECT live FROM search_state)"
 _BEGIN = "UPDATE search_state SET building = greatest(live, coalesce(building, 0)) + 1"
 _KEEP_TOMBSTONES = """
@@ -76,7 +83,7 @@ class SearchIndex(port.SearchIndex):
         """Nothing."""
 
     async def apply(self, documents: Sequence[Document]) -> int:
-        return await self._in_slices(documents, _PUT_BOTH)
+        return await self._in_slices(documents, _LIVE)
 
     @asynccontextmanager
     async def rebuilding(self) -> AsyncIterator[port.Rebuild]:
@@ -94,7 +101,7 @@ class SearchIndex(port.SearchIndex):
 
     async def apply_new(self, documents: Sequence[Document]) -> int:
         """For `Rebuild` alone."""
-        return await self._in_slices(documents, _PUT_NEW)
+        return await self._in_slices(documents, _NEW)
 
     async def swap(self) -> None:
         """For `Rebuild` alone. Atomic; the old rows go afterwards, and if that fails, with the next rebuild."""
@@ -117,25 +124,22 @@ class SearchIndex(port.SearchIndex):
             for type, id, rank, *fields in map(tuple, rows)
         ]
 
-    async def _in_slices(self, documents: Sequence[Document], put: str) -> int:
+    async def _in_slices(self, documents: Sequence[Document], into: _Statements) -> int:
         applied = 0
         for start in range(0, len(documents), APPLIED_AT_ONCE):
-            applied += await self._put(documents[start : start + APPLIED_AT_ONCE], put)
+            applied += await self._put(documents[start : start + APPLIED_AT_ONCE], into)
         await trio.lowlevel.checkpoint()
         return applied
 
-    async def _put(self, documents: Sequence[Document], put: str) -> int:
+    async def _put(self, documents: Sequence[Document], into: _Statements) -> int:
         names = sorted({_key(document) for document in documents})
 
         async def run(connection: Connection) -> int:
-            known: dict[tuple[str, str], int] = {}
-            if put is _PUT_BOTH:  # how many are new is of interest for the live index alone
-                rows = await connection.fetch(_VERSIONS, *_columns(names, 2))
-                known = {(type, id): version for type, id, version in map(tuple, rows)}
+            found = await connection.fetch(into.versions, *_columns(names, 2))
             # Also what is old to the live index: it may be new to the other one.
             rows = [_row(document) for _, document in sorted(_newest(documents).items())]
-            await connection.execute(put, *_columns(rows, 8))
-            return _count_newer(documents, known)
+            await connection.execute(into.put, *_columns(rows, 8))
+            return _count_newer(documents, {(type, id): version for type, id, version in map(tuple, found)})
 
         return await self._pool.call(run)
 
