@@ -123,6 +123,9 @@ class Cache:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
+    """`retention` None: records are kept for ever."""
+
+    retention: float | None = setting("", rules.positive_or_none)
     on_full: str = setting("drop", rules.choice("drop", "refuse"))
 
 
@@ -136,11 +139,13 @@ class Events:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consumers:
-    """`attempts` counts the first delivery too; the n-th wait is min(cap, base·2ⁿ⁻¹)·U(0.5, 1)."""
+    """`attempts` counts the first delivery too; the n-th wait is min(cap, base·2ⁿ⁻¹)·U(0.5, 1). A dead letter that
+    was replayed `max_replays` times is quarantined."""
 
     attempts: int = setting(3, rules.integer(1, 100))
     backoff_base: float = setting("500ms", rules.positive)
     backoff_cap: float = setting("30s", rules.positive)
+    max_replays: int = setting(3, rules.integer(1, 1000))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

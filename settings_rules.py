@@ -109,6 +109,11 @@ def positive(value: object) -> float:
     return seconds
 
 
+def positive_or_none(value: object) -> float | None:
+    """Seconds, more than 0, or "" for None."""
+    return None if value == "" else positive(value)
+
+
 def whole_seconds(value: object) -> int:
     """Seconds, 1 or more."""
     seconds = positive(value)

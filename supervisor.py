@@ -55,7 +55,8 @@ from composition.listening import Listening, listening, opened_data
 from composition.operating import open_operations
 from composition.parts import Parts, load_apps
 from composition.process import serve
-from gateway.admin.commands import commands, config_option
+from gateway.admin.commands import commands
+from gateway.admin.console import config_option
 from gateway.asgi_target import AsgiLifespan, TargetError
 from gateway.front_end import FrontEnd
 from gateway.ids import new_id
@@ -98,7 +99,8 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
             _child("storage_scans", partial(StorageScans, engine.entities(), metrics), on_crash="retry_once"),
             _child("event_log", partial(EventLogActor, engine.event_log(), values.topics(settings), metrics),
                    shutdown=20.0),
-            _child("storage_maintenance", partial(StorageMaintenance, values.housekeeping(engine, settings), metrics)),
+            _child("storage_maintenance", partial(
+                StorageMaintenance, values.housekeeping(engine, settings, parts.audit, parts.audit_key), metrics)),
             _child("publisher", partial(Publisher, parts.events, metrics), shutdown=20.0),
         ]),
         # On the request path nobody gives up: a child that keeps failing stays in capped backoff, and
@@ -111,17 +113,17 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
                 _child("oauth", partial(OAuth, **service)),
                 _child("users", partial(Users, **service)),
                 _child("configuration", partial(Configuration, **service)),
-                _child("search_service", partial(SearchService, engine.search(), **service)),
+                _child("search_service", partial(SearchService, parts.search, **service)),
                 _child("webhooks", partial(Webhooks, **service,
                                            allow_private_endpoints=settings.notifications.allow_private_endpoints)),
-                _child("audit_service", partial(AuditService, engine.audit(), **service)),
+                _child("audit_service", partial(AuditService, parts.audit, **service)),
                 _child("openapi", partial(OpenApi, DOCUMENTED, **service)),
             ]),
         ]),
         Supervisor("consumers", intensity=None, children=[
-            _child("audit", partial(Consumer, "audit", (AUDIT,), AuditHandler(engine.audit()), **group)),
+            _child("audit", partial(Consumer, "audit", (AUDIT,), AuditHandler(parts.audit), **group)),
             _child("notification", partial(NotificationConsumer, engine.deliveries(), MailWriter(), **group)),
-            _child("search", partial(Consumer, "search", (ENTITY_CHANGED,), SearchHandler(engine.search()), **group)),
+            _child("search", partial(Consumer, "search", (ENTITY_CHANGED,), SearchHandler(parts.search), **group)),
             _child("invalidation", partial(CacheInvalidation, metrics=metrics)),
             _child("deliveries", partial(Deliveries, engine.deliveries(), values.webhook_sender(settings),
                                          values.email_sender(settings), **group), shutdown=20.0),
@@ -216,24 +218,8 @@ def _config(context: click.Context) -> Path:
     return context.find_root().ensure_object(dict).get("config") or DEFAULT_CONFIG
 
 
-def _later(group: str, name: str, what: str) -> click.Command:
-    """A command that a later version builds: named, and refused."""
-
-    @click.command(name, help=f"{what} (not in this version).")
-    @config_option
-    def refused() -> None:
-        raise click.UsageError(f"{group} {name} is not part of this version yet")
-
-    return refused
-
-
 for _command in commands(lambda config: open_operations(read_settings(config)), DEFAULT_CONFIG):
     weir.add_command(_command)
-for _group, _help, _command in (
-    ("search", "The index.", _later("search", "reindex", "Build the search index anew")),
-    ("audit", "The audit log.", _later("audit", "verify", "Check the audit log's chain")),
-):
-    weir.add_command(config_option(click.Group(_group, [_command], help=_help)))
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from actors.storage.writer import StorageWriter
 from backends.embedded.engine import Engine
 from composition import values
 from composition.apps import operations
+from composition.audit_key import AuditKeyFile
 from composition.listening import control_socket, opened_data
 from gateway.admin.operations import Caller
 from gateway.admin.remote import RemoteOperations
@@ -40,5 +41,6 @@ async def open_operations(settings: Settings) -> AsyncIterator[Caller]:
             Child("event_log", log_of, mailbox=box),
             Child("deliveries", partial(DormantDeliveries, engine.deliveries(), time.time), mailbox=box),
         ])  # fmt: skip
+        audit, search, key = engine.audit(), engine.search(), AuditKeyFile(settings.data.dir)
         async with engine.opened(), open_system(offline) as system:
-            yield operations(system.ref, cached=False)
+            yield operations(system.ref, settings, audit, search, key, cached=False)

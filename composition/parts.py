@@ -10,6 +10,7 @@ from actors.rate_limiter.store import Buckets
 from actors.router.table import RouteTable, RouteTableRef
 from backends.ports.engine import Engine
 from composition import values
+from composition.audit_key import AuditKeyFile
 from gateway.admin.control import Phase
 from gateway.admin.lag import LagGauge
 from gateway.asgi_target import AsgiApp, TargetError, load_app
@@ -22,6 +23,9 @@ from settings import Settings
 SERVICES = ("oauth", "users", "configuration", "search_service", "webhooks", "audit_service", "openapi")
 """The ids of the built-in services, which are also the names of their targets."""
 
+GROUPS = ("audit", "notification", "search")
+"""The consumer groups."""
+
 
 class Parts:
     """Adapters, buckets, cached values, buffers, the route table, applications, counters.
@@ -33,6 +37,8 @@ class Parts:
         self.settings = settings
         self.engine = engine
         self.phase = Phase()
+        self.audit, self.search = engine.audit(), engine.search()
+        self.audit_key = AuditKeyFile(settings.data.dir)
         self.metrics = metrics = Metrics()
         self.lag = LagGauge(metrics)
         self.restarts = metrics.counter("weir_actor_restarts_total", "Restarts, by actor.", ("actor",))

@@ -2,7 +2,7 @@
 
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from actors.consumers.notification.email import EmailSender, OutboxSender, SmtpSender, opportunistic_tls
 from actors.consumers.notification.webhook import WebhookSender
@@ -10,9 +10,11 @@ from actors.consumers.retry import RetryPolicy
 from actors.rate_limiter import messages as limiter_messages
 from actors.router import messages as router_messages
 from actors.storage.maintenance import Job
+from backends.ports.audit_signing import AuditKey
 from backends.ports.engine import Engine
 from backends.ports.event_log import Topic
 from backends.ports.events import AUDIT, CACHE_INVALIDATE, ENTITY_CHANGED
+from backends.ports.stores import AuditStore
 from gateway.cors import CorsPolicy
 from gateway.http1.connection import ConnectionLimits
 from gateway.http1.parser import HeadLimits
@@ -109,15 +111,24 @@ def email_sender(settings: Settings) -> EmailSender:
     return SmtpSender(host, port, sender=notifications.from_address, tls=opportunistic_tls())
 
 
-def housekeeping(engine: Engine, settings: Settings) -> Sequence[Job]:
+def housekeeping(
+    engine: Engine, settings: Settings, audit: AuditStore, audit_key: Callable[[], AuditKey]
+) -> Sequence[Job]:
     entities, event_log, deliveries = engine.entities(), engine.event_log(), engine.deliveries()
     kept = settings.events.retention  # a delivery that is done is of interest as long as its event
-    return [
+    jobs = [
         Job(name="checkpoint", every=1.0, run=engine.checkpoint),
         Job(name="expired", every=60.0, run=lambda: entities.purge_expired(time.time(), 500), until_empty=True),
         Job(name="delivered", every=60.0, run=lambda: deliveries.purge(time.time() - kept, 500), until_empty=True),
         Job(name="retention", every=60.0, run=lambda: event_log.purge(time.time(), 500), until_empty=True),
     ]
+    if (audited := settings.audit.retention) is not None:
+
+        async def drop_audits() -> int:
+            return await audit.drop_prefix(time.time() - audited, 200, audit_key().sign)
+
+        jobs.append(Job(name="audit_retention", every=60.0, run=drop_audits, until_empty=True))
+    return jobs
 
 
 def retry_policy(settings: Settings) -> RetryPolicy:

@@ -125,6 +125,13 @@ class SearchIndex(port.SearchIndex):
         """For `Rebuild` alone."""
         await self._database.write_in_thread(self._connection, self._swap)
 
+    async def count(self) -> int:
+        def run(connection: sqlite3.Connection) -> int:
+            ((count,),) = connection.execute("SELECT count(*) FROM document WHERE NOT deleted").fetchall()
+            return int(count)
+
+        return await self._queries.run(run)
+
     async def query(self, q: str, type: str | None, offset: int, limit: int) -> list[SearchHit]:
         match = to_fts5(q)
         if match is None:

@@ -179,6 +179,10 @@ class SearchIndex(Protocol):
         """
         ...
 
+    async def count(self) -> int:
+        """How many documents it holds, tombstones left out."""
+        ...
+
     async def query(self, q: str, type: str | None, offset: int, limit: int) -> list[SearchHit]:
         """Best first: a match in the first field weighs more than one in the second, and that more than in the
         third. Any *q* is safe: words are prefixes that must all match, "quoted words" are phrases; a *q* without

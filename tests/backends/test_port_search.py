@@ -146,6 +146,11 @@ async def test_a_match_in_the_name_outweighs_one_in_the_email_and_that_one_in_th
     assert await found(backend, "ada") == ["name", "email", "bio"]
 
 
+async def test_what_can_be_found_is_counted(people: Backend) -> None:
+    await people.search.apply([gone("bob", 2), gone("eve", 1), user("ada", "Countess Ada", version=2)])
+    assert await people.search.count() == 2
+
+
 # Building the index anew.
 
 
