@@ -184,6 +184,11 @@ class Member(port.GroupMember):
                 await crossing(self._stop)
 
     @property
+    def closed(self) -> bool:
+        """Whether it holds nothing: before `join`, and after `leave`."""
+        return self._running is None
+
+    @property
     def _run(self) -> _Running:
         if self._running is None:
             raise RuntimeError(f"the member of group {self._group} has not joined")

@@ -107,7 +107,9 @@ class Cluster:
         await self.log.append([NewRecord(topic, b"k", v.encode(), (), partition) for v in values], durable=True)
 
     def member(self, group: str, *topics: str, timing: Timing = QUICK, instance_id: str = "", **options: Any) -> Member:
-        connection = Connection(bootstrap=self.broker.bootstrap, instance_id=instance_id, request_timeout=3.0)
+        connection = Connection(
+            bootstrap=self.broker.bootstrap, instance_id=instance_id, request_timeout=3.0, metadata_age=2.0
+        )
         made = Member(
             connection,
             group,
