@@ -55,6 +55,11 @@ def generation(consumer: AIOKafkaConsumer) -> int:
     return found
 
 
+def ended(consumer: AIOKafkaConsumer) -> bool:
+    """Whether the task that keeps it in its group is gone, which no call brings back."""
+    return bool(consumer._coordinator._coordination_task.done())
+
+
 async def committed(
     consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]
 ) -> Mapping[TopicPartition, OffsetAndMetadata]:

@@ -11,13 +11,12 @@ from backends.kafka.errors import UnusableKafka, reason, translated
 from backends.ports.entities import StoreUnavailable
 
 _BACKOFF_MS = 200
-_METADATA_AGE_MS = 30_000
-"""Topics, partitions and leaders are looked up anew so often: that long a new partition may go unseen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """`bootstrap`: `host:port[,host:port…]`. `instance_id` "": a member of a group has no name of its own."""
+    """`bootstrap`: `host:port[,host:port…]`. `instance_id` "": a member of a group has no name of its own.
+    `metadata_age`: topics and partitions are looked up anew so often, so that long new ones may go unseen."""
 
     bootstrap: str
     instance_id: str = ""
@@ -27,6 +26,7 @@ class Connection:
     password: str = field(default="", repr=False)
     tls_ca: Path | None = None
     request_timeout: float = 5.0
+    metadata_age: float = 30.0
 
     @property
     def hosts(self) -> list[tuple[str, int]]:
@@ -41,7 +41,7 @@ class Connection:
             "client_id": "weir",
             "request_timeout_ms": int(self.request_timeout * 1000),
             "retry_backoff_ms": _BACKOFF_MS,
-            "metadata_max_age_ms": _METADATA_AGE_MS,
+            "metadata_max_age_ms": int(self.metadata_age * 1000),
             **self._security(),
         }
 

@@ -60,3 +60,8 @@ def reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     return str(error) or type(error).__name__
+
+
+class ConsumerStuck(Exception):
+    """The client reads nothing more though there is something to read, or never gets its partitions: aiokafka's
+    consumers do that after some restarts of a broker. Only a new one helps, so its actor is to crash."""

@@ -18,6 +18,7 @@ from backends.kafka.producer import MAX_RECORD, Producer
 from backends.kafka.reader import Reader
 from backends.kafka.topics import Topics
 from backends.ports import event_log as port
+from backends.ports.entities import StoreUnavailable
 from backends.ports.event_log import Attempt, Topic
 from backends.ports.events import NewRecord, Offsets, Partition, Record
 from backends.ports.ledger import ConsumerLedger
@@ -81,6 +82,19 @@ class EventLog(port.EventLog):
         for topic in topics:
             if topic not in missing:
                 await crossing(self._topics.retain, topic)
+
+    async def ensure_present(self, topics: Sequence[str]) -> None:
+        """Create those of dead letters and replays that are missing; raises `StoreUnavailable` for another one,
+        which somebody else (`ensure_topics`) creates with its partitions."""
+        missing = [topic for topic in topics if topic not in self._sizes]
+        if missing:
+            await self._look_up()
+        missing = [topic for topic in missing if topic not in self._sizes]
+        for topic in missing:
+            if not topic.endswith(_SUFFIXES):
+                raise StoreUnavailable(f"Kafka: topic {topic} does not exist yet")
+        await self._create([Topic(topic, 1, None) for topic in missing])
+        self._ours |= set(topics)
 
     async def topics(self) -> list[Topic]:
         await self._look_up()

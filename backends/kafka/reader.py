@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 _STOP_S = 1.0
 _WAIT_MS = 200
+_FETCH_WAIT_MS = 20
+"""A broker answers a connection's requests in turn: what comes after a fetch that found nothing waits so long."""
 
 
 class Reader:
@@ -80,7 +82,10 @@ class Reader:
     async def _started(self) -> AIOKafkaConsumer:
         if self._consumer is None:
             self._consumer = AIOKafkaConsumer(
-                **self._connection.options(), enable_auto_commit=False, auto_offset_reset="earliest"
+                **self._connection.options(),
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                fetch_max_wait_ms=_FETCH_WAIT_MS,
             )
             await self._consumer.start()
         return self._consumer
@@ -110,6 +115,7 @@ async def _fetch(consumer: AIOKafkaConsumer, positions: Offsets, limit: int) -> 
             for partition in ahead
             if len(found.get(tuple(partition), ())) < limit and await consumer.position(partition) < ends[partition]
         }
+    consumer.assign([])  # else it goes on fetching for nobody
     return fetch_fairly(_clamped(positions, found), limit, _taking(found))
 
 
