@@ -11,7 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 
 import settings_rules as rules
-from settings_reader import ConfigError, Reader, defaults, required, rows, section, setting
+from settings_reader import ConfigError, Reader, defaults, required, rows, secret, section, setting
 from settings_rules import Bind, Network
 
 __all__ = ["Bind", "Changes", "ConfigError", "Limit", "Network", "Route", "Settings", "describe_changes", "load"]
@@ -70,7 +70,11 @@ class Auth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redis:
-    url: str = setting("", rules.refused(_EMBEDDED))
+    """`url` "": none. With it limits are counted there for every instance, and the cache has a second tier there;
+    it goes with any of the other engines. Holds a password: never shown."""
+
+    url: str = secret("", rules.redis_url)
+    prefix: str = setting("weir", rules.text(r"[A-Za-z0-9_.-]{1,64}", "must be 1 to 64 letters, digits and _.-"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +246,8 @@ def _contradictions(settings: Settings, reserved_prefixes: Collection[str]) -> I
     if "*" in cors.origins and (cors.allow_credentials or len(cors.origins) > 1):
         yield "cors.origins", '"*" must stand alone and without cors.allow_credentials; list the exact origins'
     yield from _contradictions_of_limits(settings.limits)
+    if settings.redis.url:
+        yield from _uncountable(settings.limits)
     yield from _contradictions_of_routes(settings.routes, reserved_prefixes)
 
 
@@ -252,6 +258,12 @@ def _contradictions_of_limits(limits: tuple[Limit, ...]) -> Iterator[tuple[str, 
             yield f"limits[{index}].name", f"is the name of limits[{taken[limit.name]}] too; names must differ"
         if limit.quota > limit.window * 1_000_000:
             yield f"limits[{index}].quota", "must be at most one per microsecond of its window"
+
+
+def _uncountable(limits: tuple[Limit, ...]) -> Iterator[tuple[str, str]]:
+    for index, limit in enumerate(limits):
+        if limit.burst * limit.window > limit.quota * 200 * 365 * 86_400:
+            yield f"limits[{index}].burst", "with redis.url, must not take more than 200 years to come back"
 
 
 def _contradictions_of_routes(routes: tuple[Route, ...], reserved: Collection[str]) -> Iterator[tuple[str, str]]:

@@ -68,6 +68,20 @@ def refused(cure: str) -> Rule[str]:
     return rule
 
 
+def redis_url(value: object) -> str:
+    """As redis-py reads it, which reads the rest of it later. It may hold a password, so no message repeats it."""
+    if value == "":
+        return ""
+    known = isinstance(value, str) and re.fullmatch(r"(rediss?|unix|rediss?\+sentinel)://[^\s]+", value)
+    if not known:
+        raise Broken(
+            'must be "redis://user:password@host:port/db" (rediss:// with TLS), "unix:///path" or '
+            '"redis+sentinel://host:port,host:port/service", or "" for none; a Cluster is not supported',
+            shown="…",
+        )
+    return str(value)
+
+
 def flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise Broken("must be true or false")

@@ -41,6 +41,7 @@ from actors.publisher.actor import Publisher
 from actors.rate_limiter.actor import RateLimiter
 from actors.router.actor import Router
 from actors.runtime import Child, DynamicSupervisor, Mailbox, Pool, Supervisor, SupervisorGaveUp
+from actors.shared_store.actor import SharedStore
 from actors.storage.maintenance import StorageMaintenance
 from actors.storage.reader import StorageReader
 from actors.storage.scans import StorageScans
@@ -49,6 +50,7 @@ from backends.embedded.database import Database
 from backends.embedded.engine import Engine
 from backends.embedded.errors import EmbeddedError
 from backends.ports.events import AUDIT, ENTITY_CHANGED
+from backends.redis.url import RedisUrlError
 from composition import values
 from composition.apps import admin_app, public_app
 from composition.listening import Listening, listening, opened_data
@@ -102,12 +104,14 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
             _child("storage_maintenance", partial(
                 StorageMaintenance, values.housekeeping(engine, settings, parts.audit, parts.audit_key), metrics)),
             _child("publisher", partial(Publisher, parts.events, metrics), shutdown=20.0),
+            *_redis(parts),
         ]),
         # On the request path nobody gives up: a child that keeps failing stays in capped backoff, and
         # /readyz says so.
         Supervisor("request_path", intensity=None, children=[
-            _child("cache_manager", partial(CacheManager, parts.cached, loaders, metrics), on_crash="retry_once"),
-            _child("rate_limiter", partial(RateLimiter, parts.buckets, metrics), on_crash="retry_once"),
+            _child("cache_manager", partial(CacheManager, parts.cached, loaders, metrics, second=parts.second),
+                   on_crash="retry_once"),
+            _child("rate_limiter", partial(RateLimiter, parts.buckets, metrics, parts.counting), on_crash="retry_once"),
             _child("authenticator", partial(Authenticator, metrics, time.time), on_crash="retry_once"),
             Supervisor("services", intensity=None, children=[
                 _child("oauth", partial(OAuth, **service)),
@@ -138,6 +142,14 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
                                     values.server_limits(settings), log_requests=settings.log.requests,
                                     tls=parts.tls, extra=values.extra_headers(settings)), shutdown=20.0),
     ])  # fmt: skip
+
+
+def _redis(parts: Parts) -> list[Child]:
+    """Who watches it, where there is one."""
+    if parts.redis is None:
+        return []
+    watch = partial(SharedStore, parts.redis.presence, parts.redis.cache, parts.standing, parts.metrics)
+    return [_child("redis", watch)]
 
 
 def _child(id: str, factory: Callable[[], Any], **options: Any) -> Child:
@@ -185,6 +197,7 @@ def check(context: click.Context) -> None:
     path = _config(context)
     settings = read_settings(path)
     values.tls(settings)
+    values.redis(settings)
     load_apps(settings)
     click.echo(f"{path} is fine")
 
@@ -236,7 +249,7 @@ def main() -> None:
         sys.exit(2)
     except click.Abort:
         sys.exit(130)
-    except (ConfigError, BindError, EmbeddedError, TargetError, TlsError) as error:
+    except (ConfigError, BindError, EmbeddedError, RedisUrlError, TargetError, TlsError) as error:
         click.echo(f"weir: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
 

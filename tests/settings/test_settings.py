@@ -104,6 +104,22 @@ def test_the_smtp_relay_is_a_host_and_a_port(read: Load) -> None:
     assert read('notifications.smtp = ""').notifications.smtp is None
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost",
+        "rediss://ann:s%40cret@redis.example:6380/2?ssl_ca_certs=/etc/ca.pem",
+        "unix:///run/redis.sock?db=1",
+        "redis+sentinel://:pw@a:26379,b/main/3",
+    ],
+)
+def test_redis_is_named_by_its_url_and_no_repr_shows_it(read: Load, url: str) -> None:
+    settings = read(f'redis.url = "{url}"')
+    assert settings.redis.url == url
+    assert "redis.example" not in repr(settings)
+    assert url not in repr(settings)
+
+
 def test_limits_in_a_file_replace_the_default_ones(read: Load) -> None:
     assert [limit.name for limit in read("").limits] == ["caller", "address"]
     settings = read('[[limits]]\nname = "tenant"\nkey = "subject"\nquota = 7\nwindow = "1s"\nburst = 1')
@@ -290,6 +306,10 @@ BIND = 'must be host:port, such as "127.0.0.1:8000", "0.0.0.0:8000" or "[::1]:80
 ORIGIN = 'must be an exact origin: "scheme://host" or "scheme://host:port", without a path or a slash at the end'
 TARGET = 'must be "service:NAME", "asgi:package.module:app" or "http://host:port" (or https) without a path'
 SMTP = 'must be "smtp://host:port" without user or password, or "" for .eml files under data.dir/outbox'
+REDIS = (
+    'must be "redis://user:password@host:port/db" (rediss:// with TLS), "unix:///path" or '
+    '"redis+sentinel://host:port,host:port/service", or "" for none; a Cluster is not supported'
+)
 EMBEDDED = "this build runs embedded in one process; leave it empty"
 TLS = ": TLS needs a certificate and its private key"
 
@@ -393,7 +413,12 @@ def route(**changes: str | None) -> str:
         ("server.workers = 0", "server.workers = 0: must be at least 1"),
         ('server.tls_cert = "cert.pem"', f'server.tls_cert = "cert.pem": must come with server.tls_key{TLS}'),
         ('server.tls_key = "key.pem"', f'server.tls_key = "key.pem": must come with server.tls_cert{TLS}'),
-        ('redis.url = "redis://:secret@host"', f'redis.url = "…": {EMBEDDED}'),
+        ('redis.url = "http://:secret@host"', f'redis.url = "…": {REDIS}'),
+        ('redis.url = "redis+cluster://:secret@host"', f'redis.url = "…": {REDIS}'),
+        ("redis.url = 6379", f'redis.url = "…": {REDIS}'),
+        ('redis.prefix = "a b"', 'redis.prefix = "a b": must be 1 to 64 letters, digits and _.-'),
+        ('redis.url = "redis://h"\n[[limits]]\nname = "x"\nkey = "token"\nquota = 1\nwindow = "365d"\nburst = 201',
+         "limits[0].burst = 201: with redis.url, must not take more than 200 years to come back"),
         ('postgres.dsn = "password=secret"', f'postgres.dsn = "…": {EMBEDDED}'),
         ('kafka.bootstrap = "host:9092"', f'kafka.bootstrap = "…": {EMBEDDED}'),
         ('auth.introspection_url = "https://a"', 'auth.introspection_url = "…": this build validates tokens with '

@@ -8,7 +8,8 @@ GRACE_S = 1.0
 
 
 class Readiness(NamedTuple):
-    """`ready` False: /readyz answers 503. `degraded`: ready, but `reasons` names children that are not."""
+    """`ready` False: /readyz answers 503. `degraded`: ready, but `reasons` names children that are not, or
+    engines that are away."""
 
     ready: bool
     degraded: bool
@@ -25,6 +26,9 @@ def readiness(snapshot: dict[str, Any], *, started: bool, draining: bool, reques
     degraded: list[str] = []
     for node in actors(snapshot):
         if node["state"] == "ready":
+            # What an actor of an engine says of itself: it is well, the engine is away.
+            if "degraded" in node.get("detail", ()):
+                degraded.append(f"{node['id']}: {node['detail']['degraded']}")
             continue
         reason = f"{node['id']} is {node['state']}" + (f" ({node['last_error']})" if node["last_error"] else "")
         if node["id"] in request_path and node["state_age"] >= GRACE_S:
