@@ -13,6 +13,7 @@ from backends.embedded.event_log import EventLog
 from backends.embedded.search import SearchIndex
 from backends.ports import entities, event_log, stores
 from backends.ports.engine import Health
+from backends.ports.outbox import Outbox
 
 Adapter = EntityStore | EventLog | AuditStore | SearchIndex | DeliveryStore
 A = TypeVar("A", bound=Adapter)
@@ -49,6 +50,9 @@ class Engine:
 
     def event_log(self) -> event_log.EventLog:
         return self._adapter(EventLog(self._database, now=self._now))
+
+    def outbox(self) -> Outbox | None:
+        return None
 
     def audit(self) -> stores.AuditStore:
         return self._adapter(AuditStore(self._database))

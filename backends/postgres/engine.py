@@ -56,7 +56,7 @@ class Engine:
     def event_log(self) -> event_log.EventLog:
         return self._event_log
 
-    def outbox(self) -> outbox_port.Outbox:
+    def outbox(self) -> outbox_port.Outbox | None:
         return Outbox(self._pool, self._relayed)
 
     def audit(self) -> stores.AuditStore:

@@ -63,6 +63,7 @@ FROM search_state s JOIN document d ON d.generation = s.live AND d.deleted
 """
 _GIVE_UP = "UPDATE search_state SET building = NULL"
 _SWAP = "UPDATE search_state SET live = building, building = NULL WHERE building IS NOT NULL"
+_COUNT = "SELECT count(*) FROM document WHERE generation = (SELECT live FROM search_state) AND NOT deleted"
 # A match in the name weighs ten times one in the bio, in the e-mail address five times.
 _QUERY = """
 SELECT type, id, ts_rank('{0.1, 0.1, 0.5, 1.0}', words, query) AS rank, name, email, bio
@@ -110,6 +111,9 @@ class SearchIndex(port.SearchIndex):
     async def clear_up(self) -> None:
         """For `Rebuild` alone."""
         await self._pool.execute(_DROP_OTHERS, budget=LONG_S)
+
+    async def count(self) -> int:
+        return int((await self._pool.fetch(_COUNT))[0][0])
 
     async def query(self, q: str, type: str | None, offset: int, limit: int) -> list[SearchHit]:
         terms = terms_of(q)
