@@ -69,7 +69,7 @@ def unavailable(place: str, error: Exception) -> StoreUnavailable | None:
     if isinstance(error, _E.DataError):  # asyncpg's own: a parameter it could not encode
         return None
     if isinstance(error, _FOR_NOW) or refusal(place, error) is not None:
-        return StoreUnavailable(f"PostgreSQL ({place}): {described(error)}")
+        return StoreUnavailable(f"postgres.dsn ({place}): {described(error)}")
     return None
 
 

@@ -114,7 +114,7 @@ class Pool:
         Cancelled, or out of time: the connection is closed, and the server rolls back what was not committed.
         """
         if not self._reached:
-            raise StoreUnavailable(self._problem or f"PostgreSQL ({self.place}) was not reached yet")
+            raise StoreUnavailable(self._problem or f"postgres.dsn ({self.place}) was not reached yet")
         seconds = budget or self._budget
         with trio.move_on_after(seconds):
             async with self._room:
@@ -122,7 +122,7 @@ class Pool:
                     return await crossing(self._run, work, budget, again)
                 except Exception as error:
                     self._raise(error)
-        raise StoreUnavailable(f"PostgreSQL ({self.place}): no answer within {seconds:g} s")
+        raise StoreUnavailable(f"postgres.dsn ({self.place}): no answer within {seconds:g} s")
 
     async def fetch(self, statement: str, *parameters: object, budget: float | None = None) -> list[Any]:
         """The rows of a query that changes nothing."""
@@ -159,7 +159,7 @@ class Pool:
                 return await crossing(function, *args)
             except Exception as error:
                 self._raise(error)
-        raise StoreUnavailable(f"PostgreSQL ({self.place}): no answer within {self._budget:g} s")
+        raise StoreUnavailable(f"postgres.dsn ({self.place}): no answer within {self._budget:g} s")
 
     async def connect(self) -> Connection:
         """asyncio: a new connection, nobody's but the caller's. Raises what asyncpg raises, or `UnusablePostgres`."""
@@ -309,7 +309,7 @@ class Pool:
         if isinstance(error, UnusablePostgres):
             self._problem = str(error)
         else:
-            self._problem = f"PostgreSQL ({self.place}): {described(error)}"
+            self._problem = f"postgres.dsn ({self.place}): {described(error)}"
         if self._reached and self._failures == 1:
             log.warning("PostgreSQL is away", problem=self._problem)
         self._lost.set()
