@@ -48,7 +48,8 @@ _FOR_NOW: tuple[type[Exception], ...] = (
     _E.LockNotAvailableError,
     _E.ReadOnlySQLTransactionError,  # a primary that became a standby: reconnecting finds the new one
     _E.IdleInTransactionSessionTimeoutError,
-    _E.TargetServerAttributeNotMatched,
+    # An idle connection that has been told of a shutdown and is not closed yet; also no host that takes writes.
+    _E.InternalClientError,
     _E.InterfaceError,  # the connection was closed under our hands
     OSError,
     EOFError,
@@ -83,6 +84,7 @@ def breaks_connection(error: Exception) -> bool:
         | _E.CannotConnectNowError
         | _E.ReadOnlySQLTransactionError
         | _E.InterfaceError
+        | _E.InternalClientError
         | OSError
         | EOFError,
     )

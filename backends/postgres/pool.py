@@ -63,7 +63,7 @@ class Pool:
         self.place = place_of(dsn)
         self._dsn = dsn
         self._budget = budget
-        self._connect_timeout = connect_timeout
+        self._connect_timeout = min(connect_timeout, budget / 2)
         self._room = trio.CapacityLimiter(size)
         self._idle: list[Connection] = []
         self._reached = False
@@ -116,13 +116,21 @@ class Pool:
         if not self._reached:
             raise StoreUnavailable(self._problem or f"postgres.dsn ({self.place}) was not reached yet")
         seconds = budget or self._budget
+        asked = False
         with trio.move_on_after(seconds):
             async with self._room:
+                asked = True
                 try:
                     return await crossing(self._run, work, budget, again)
                 except Exception as error:
                     self._raise(error)
-        raise StoreUnavailable(f"postgres.dsn ({self.place}): no answer within {seconds:g} s")
+        if not asked:
+            raise StoreUnavailable(f"postgres.dsn ({self.place}): no connection was free within {seconds:g} s")
+        # The server ends a slow statement before our time is over: one that does not is not there.
+        silence = TimeoutError(f"no answer within {seconds:g} s")
+        self._drop_idle()
+        self._failed(silence)
+        raise StoreUnavailable(self._problem)
 
     async def fetch(self, statement: str, *parameters: object, budget: float | None = None) -> list[Any]:
         """The rows of a query that changes nothing."""
