@@ -25,7 +25,7 @@ WITH refused AS (DELETE FROM outbox WHERE id = $1 RETURNING id, at, topic, parti
 INSERT INTO outbox_refused SELECT *, $2 FROM refused
 """
 _BACKLOG = (
-    "SELECT (SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT $1) AS some), "
+    "SELECT (SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT $1) AS counted), "
     "(SELECT extract(epoch FROM clock_timestamp())::float8 - at FROM outbox ORDER BY id LIMIT 1)"
 )
 

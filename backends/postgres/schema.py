@@ -35,19 +35,27 @@ async def migrate(connection: Any, place: str, schema: str) -> int:
     # Looked at without the lock first: the usual start changes nothing and waits for nobody.
     if await _version(connection, place, schema, migrations) == migrations[-1].version:
         return 0
-    await connection.execute("BEGIN")
-    await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
+    # The session's lock and not the transaction's: a transaction that waits for it keeps what it had looked up before
+    # it waited, that there is no such schema, for one.
+    await connection.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
     current = await _version(connection, place, schema, migrations)
+    pending = [migration for migration in migrations if migration.version > current]
+    if pending:
+        await _apply(connection, schema, current, pending)
+    await connection.execute("SELECT pg_advisory_unlock($1)", MIGRATION_LOCK)
+    return len(pending)
+
+
+async def _apply(connection: Any, schema: str, current: int, pending: list[Migration]) -> None:
+    await connection.execute("BEGIN")
     if current == 0:
         await connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
         await connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version integer NOT NULL)")
         await connection.execute("INSERT INTO schema_version VALUES (0)")
-    pending = [migration for migration in migrations if migration.version > current]
     for migration in pending:
         await connection.execute(migration.sql)
         await connection.execute("UPDATE schema_version SET version = $1", migration.version)
     await connection.execute("COMMIT")
-    return len(pending)
 
 
 async def _version(connection: Any, place: str, schema: str, migrations: list[Migration]) -> int:
