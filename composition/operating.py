@@ -1,5 +1,6 @@
 """The operator's way in: the running server's operations, or our own on the store while no server runs."""
 
+import logging
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -32,6 +33,8 @@ async def open_operations(settings: Settings) -> AsyncIterator[Caller]:
                 yield remote
                 return
     configure_logging("error", "auto", sys.stderr)
+    # A bus that is away is no matter of a command that does not need it, and of one that does, its answer.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     with made_engine(settings) as engine:
         metrics, box = Metrics(), Mailbox(1024)
         log_of = partial(EventLogActor, engine.event_log(), values.topics(settings), metrics)

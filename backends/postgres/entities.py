@@ -18,6 +18,8 @@ from backends.postgres.text import from_id, to_id
 
 # Another instance that writes the same entity at the same time costs one round; more in a row are a busy entity.
 MOST_ROUNDS = 20
+# In one transaction: each entity that is made takes a lock of the server's shared table, which has some thousands.
+MOST_WRITES = 512
 
 # Row by row through the primary key, whatever the planner believes about sizes (OFFSET 0 keeps it from a join).
 _READ = """
@@ -67,7 +69,12 @@ class EntityStore(port.EntityStore):
 
     async def transact(self, writes: Sequence[Write]) -> list[Any | Refused | Exception]:
         self._on_query("transact")
+        outcomes: list[Any | Refused | Exception] = []
+        for start in range(0, len(writes), MOST_WRITES):
+            outcomes += await self._transact(writes[start : start + MOST_WRITES])
+        return outcomes
 
+    async def _transact(self, writes: Sequence[Write]) -> list[Any | Refused | Exception]:
         async def commit(connection: Connection) -> Batch:
             return await self._commit(connection, writes)
 
