@@ -33,6 +33,7 @@ from actors.consumers.consumer import Consumer
 from actors.consumers.invalidation import CacheInvalidation
 from actors.consumers.notification.consumer import NotificationConsumer
 from actors.consumers.notification.deliveries import Deliveries
+from actors.consumers.notification.endpoint import EndpointDeliveries
 from actors.consumers.notification.mail import MailWriter
 from actors.consumers.search.handler import SearchHandler
 from actors.event_log.actor import EventLogActor
@@ -129,8 +130,11 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
             _child("notification", partial(NotificationConsumer, engine.deliveries(), MailWriter(), **group)),
             _child("search", partial(Consumer, "search", (ENTITY_CHANGED,), SearchHandler(parts.search), **group)),
             _child("invalidation", partial(CacheInvalidation, metrics=metrics)),
-            _child("deliveries", partial(Deliveries, engine.deliveries(), values.webhook_sender(settings),
-                                         values.email_sender(settings), **group), shutdown=20.0),
+            # An actor for each endpoint with something due, `delivery:ENDPOINT`; `deliveries` starts and stops them.
+            DynamicSupervisor("endpoints", partial(EndpointDeliveries, engine.deliveries(), values.senders(settings),
+                                                   trio.CapacityLimiter(64), **group),
+                              mailbox=Mailbox(16), max_children=4096, intensity=None),
+            _child("deliveries", partial(Deliveries, engine.deliveries(), policy=group["policy"])),
         ]),
         Supervisor("routing", intensity=None, children=[
             *(_child(name, partial(AsgiLifespan, app)) for name, app in parts.apps.items()),
@@ -232,7 +236,7 @@ def _drawn(node: Supervisor) -> Tree:
 
 
 def _kind(child: Child | Pool | DynamicSupervisor) -> str:
-    return "dynamic, a child for each upstream" if isinstance(child, DynamicSupervisor) else child.restart
+    return "dynamic, children come and go" if isinstance(child, DynamicSupervisor) else child.restart
 
 
 def _config(context: click.Context) -> Path:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from actors.authenticator.messages import Principal
 from actors.cache_manager.codec import Codec
 from actors.cache_manager.messages import CONFIGURATION, TOKEN_VALIDATION, USER_PROFILE
-from actors.consumers.notification.email import EmailSender, OutboxSender, SmtpSender, opportunistic_tls
+from actors.consumers.notification.outbox import OutboxSender
+from actors.consumers.notification.senders import EmailSender, Senders
+from actors.consumers.notification.smtp import SmtpSender, opportunistic_tls
 from actors.consumers.notification.webhook import WebhookSender
 from actors.consumers.retry import RetryPolicy
 from actors.rate_limiter import messages as limiter_messages
@@ -118,8 +120,8 @@ def extra_headers(settings: Settings) -> Headers:
     return [(b"strict-transport-security", b"max-age=%d" % server.hsts)]
 
 
-def webhook_sender(settings: Settings) -> WebhookSender:
-    return WebhookSender(allow_private=settings.notifications.allow_private_endpoints)
+def senders(settings: Settings) -> Senders:
+    return Senders(WebhookSender(allow_private=settings.notifications.allow_private_endpoints), email_sender(settings))
 
 
 def email_sender(settings: Settings) -> EmailSender:

@@ -25,19 +25,21 @@ _GET = (
 )
 # Hops from one endpoint to the next through the index, so that an endpoint that is away and has a hundred
 # thousand deliveries waiting costs no more than one with a single delivery.
-_DUE = """
+_ENDPOINTS = """
 WITH RECURSIVE endpoints (endpoint) AS (
     SELECT min(endpoint) FROM delivery WHERE state = 'pending'
     UNION ALL
     SELECT (SELECT min(endpoint) FROM delivery WHERE state = 'pending' AND endpoint > endpoints.endpoint)
     FROM endpoints WHERE endpoints.endpoint IS NOT NULL
+), oldest (endpoint, due_at) AS (
+    SELECT endpoint, (SELECT min(due_at) FROM delivery WHERE state = 'pending' AND endpoint = endpoints.endpoint)
+    FROM endpoints WHERE endpoint NOT IN ({excluded})
 )
-SELECT id, channel, delivery.endpoint, event_id, event_type, source, payload, state, attempts, due_at, first_at,
-    last_at, error
-FROM endpoints CROSS JOIN delivery ON delivery.id = (
-    SELECT id FROM delivery WHERE state = 'pending' AND endpoint = endpoints.endpoint AND due_at <= ?
-    ORDER BY due_at, id LIMIT 1)
-WHERE endpoints.endpoint NOT IN ({excluded}) ORDER BY due_at, id LIMIT ?
+SELECT endpoint FROM oldest WHERE due_at <= ? ORDER BY due_at, endpoint LIMIT ?
+"""
+_DUE = """
+SELECT id, channel, endpoint, event_id, event_type, source, payload, state, attempts, due_at, first_at, last_at, error
+FROM delivery WHERE state = 'pending' AND endpoint = ? AND due_at <= ? ORDER BY due_at, id LIMIT ?
 """
 _NEXT_DUE = """
 WITH RECURSIVE endpoints (endpoint) AS (
@@ -85,19 +87,21 @@ class DeliveryStore(port.DeliveryStore):
         rows = [msgspec.structs.astuple(delivery) for delivery in deliveries]
         return max(await self._write(partial(self._connection.executemany, _ADD, rows)), 0)  # -1 for no rows
 
-    async def due(self, now: float, limit: int, exclude: Sequence[str]) -> list[Delivery]:
-        statement = _DUE.format(excluded=", ".join("?" * len(exclude)))
-        return [_delivery(row) for row in await self._rows(statement, now, *exclude, max(limit, 0))]
+    async def endpoints(self, now: float, limit: int, exclude: Sequence[str]) -> list[str]:
+        statement = _ENDPOINTS.format(excluded=", ".join("?" * len(exclude)))
+        return [endpoint for (endpoint,) in await self._rows(statement, *exclude, now, max(limit, 0))]
+
+    async def due(self, endpoint: str, now: float, limit: int) -> list[Delivery]:
+        return [_delivery(row) for row in await self._rows(_DUE, endpoint, now, max(limit, 0))]
 
     async def next_due(self, exclude: Sequence[str]) -> float | None:
         statement = _NEXT_DUE.format(excluded=", ".join("?" * len(exclude)))
         ((earliest,),) = await self._rows(statement, *exclude)
         return None if earliest is None else float(earliest)
 
-    async def save(self, delivery: Delivery) -> None:
-        d = delivery
-        row = (d.state, d.attempts, d.due_at, d.first_at, d.last_at, d.error, d.id)
-        await self._write(partial(self._connection.execute, _SAVE, row))
+    async def save(self, deliveries: Sequence[Delivery]) -> None:
+        rows = [(d.state, d.attempts, d.due_at, d.first_at, d.last_at, d.error, d.id) for d in deliveries]
+        await self._write(partial(self._connection.executemany, _SAVE, rows))
 
     async def get(self, id: str) -> Delivery | None:
         rows = await self._rows(_GET, id)

@@ -221,17 +221,20 @@ class DeliveryStore(Protocol):
         """Insert those whose id is new, atomically; returns how many were."""
         ...
 
-    async def due(self, now: float, limit: int, exclude: Sequence[str]) -> list[Delivery]:
-        """Pending deliveries due at *now*, oldest first, at most one an endpoint and none of *exclude*
-        (endpoints with an attempt under way)."""
+    async def endpoints(self, now: float, limit: int, exclude: Sequence[str]) -> list[str]:
+        """Endpoints that have a delivery due at *now*, who waits longest first, at most *limit*, none of *exclude*."""
+        ...
+
+    async def due(self, endpoint: str, now: float, limit: int) -> list[Delivery]:
+        """The pending deliveries of *endpoint* that are due at *now*, oldest first, at most *limit*."""
         ...
 
     async def next_due(self, exclude: Sequence[str]) -> float | None:
         """When the earliest pending delivery outside *exclude* is due, Unix seconds."""
         ...
 
-    async def save(self, delivery: Delivery) -> None:
-        """Store the outcome of an attempt (state, attempts, due_at, times, error)."""
+    async def save(self, deliveries: Sequence[Delivery]) -> None:
+        """Store the outcomes of attempts (state, attempts, due_at, times, error), atomically."""
         ...
 
     async def get(self, id: str) -> Delivery | None: ...

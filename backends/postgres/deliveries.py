@@ -1,20 +1,21 @@
-"""The deliveries under way, on PostgreSQL: worked off by any number of instances, each row by one at a time.
+"""The deliveries under way, on PostgreSQL: worked off by any number of instances, each endpoint by one at a time.
 
-What an instance is given is claimed for a while, and the others leave the row and its endpoint alone meanwhile. An
-instance that dies lets go when its claims run out, and another makes the attempt again under the same id.
+Who asks what is due for an endpoint claims it, and the others leave it alone until nothing is due any more. An instance
+that dies lets go when its claims run out, and another makes its attempts again under the same ids.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import trio
 
 from backends.ports import stores as port
 from backends.ports.stores import Delivery
 from backends.postgres.pool import Pool
 from backends.postgres.text import from_text, to_text
 
-# Longer than any attempt takes, so that no attempt is made twice while its first is under way.
+# From one outcome to the next: longer than any attempt takes, so that none is made twice at once.
 CLAIM_S = 90.0
 
 _COLUMNS = (
@@ -25,10 +26,23 @@ INSERT INTO delivery ({_COLUMNS}) SELECT * FROM unnest($1::text[], $2::text[], $
     $6::text[], $7::bytea[], $8::text[], $9::integer[], $10::float8[], $11::float8[], $12::float8[], $13::text[])
 ON CONFLICT (id) DO NOTHING
 """  # noqa: S608 - constants
-_SAVE = (
-    "UPDATE delivery SET state = $2, attempts = $3, due_at = $4, first_at = $5, last_at = $6, error = $7, "
-    "claimed_by = '', claimed_until = 0 WHERE id = $1"
-)
+_SAVE = """
+UPDATE delivery d SET state = u.state, attempts = u.attempts, due_at = u.due_at, first_at = u.first_at,
+    last_at = u.last_at, error = u.error
+FROM unnest($1::text[], $2::text[], $3::integer[], $4::float8[], $5::float8[], $6::float8[], $7::text[])
+    AS u (id, state, attempts, due_at, first_at, last_at, error) WHERE d.id = u.id
+"""
+_CLAIM = """
+INSERT INTO delivery_claim (endpoint, owner, until) VALUES ($1, $2, $3::float8 + $4)
+ON CONFLICT (endpoint) DO UPDATE SET owner = excluded.owner, until = excluded.until
+WHERE delivery_claim.owner = excluded.owner OR delivery_claim.until <= $3 RETURNING 1
+"""
+_RENEW = """
+UPDATE delivery_claim c SET until = greatest(c.until, u.last_at + $3)
+FROM unnest($1::text[], $2::float8[]) AS u (endpoint, last_at) WHERE c.endpoint = u.endpoint AND c.owner = $4
+"""
+_LET_GO = "DELETE FROM delivery_claim WHERE endpoint = $1 AND owner = $2"
+_FORGET_CLAIMS = "DELETE FROM delivery_claim WHERE until < $1"
 _GET = f"SELECT {_COLUMNS} FROM delivery WHERE id = $1"  # noqa: S608
 # Hops from one endpoint to the next through the index, so that an endpoint that is away and has a hundred thousand
 # deliveries waiting costs no more than one with a single delivery.
@@ -40,35 +54,20 @@ WITH RECURSIVE endpoints (endpoint) AS (
             ORDER BY endpoint LIMIT 1)
     FROM endpoints WHERE endpoints.endpoint IS NOT NULL
 )"""
-_DUE = f"""{_ENDPOINTS}, free AS (
-    SELECT endpoint FROM endpoints WHERE endpoint IS NOT NULL AND endpoint <> ALL($3::text[]) AND NOT EXISTS (
-        SELECT 1 FROM delivery c WHERE c.state = 'pending' AND c.claimed_by <> '' AND c.endpoint = endpoints.endpoint
-            AND c.claimed_by <> $4 AND c.claimed_until > $1)
-), chosen AS (
-    SELECT oldest.id FROM free CROSS JOIN LATERAL (
-        SELECT id, due_at FROM delivery WHERE state = 'pending' AND endpoint = free.endpoint AND due_at <= $1
-        ORDER BY due_at, id LIMIT 1
-    ) AS oldest ORDER BY oldest.due_at, oldest.id LIMIT $2
-), locked AS MATERIALIZED (
-    SELECT id FROM delivery WHERE id IN (SELECT id FROM chosen) AND state = 'pending' FOR UPDATE SKIP LOCKED
-), claimed AS (
-    UPDATE delivery SET claimed_by = $4, claimed_until = $1 + $5
-    WHERE id IN (SELECT id FROM locked)
-        AND (claimed_by IN ('', $4) OR claimed_until <= $1)
-    RETURNING {_COLUMNS}
-)
-SELECT {_COLUMNS} FROM claimed ORDER BY due_at, id
-"""  # noqa: S608
-_NEXT_DUE = f"""{_ENDPOINTS}
-SELECT min(next.due) FROM endpoints CROSS JOIN LATERAL (
-    SELECT greatest(
+_WITH_DUE = f"""{_ENDPOINTS}, oldest AS (
+    SELECT endpoint, greatest(
         (SELECT due_at FROM delivery WHERE state = 'pending' AND endpoint = endpoints.endpoint
          ORDER BY due_at, id LIMIT 1),
-        (SELECT max(claimed_until) FROM delivery c WHERE c.state = 'pending' AND c.claimed_by <> ''
-            AND c.endpoint = endpoints.endpoint AND c.claimed_by <> $2)
-    ) AS due
-) AS next WHERE endpoints.endpoint IS NOT NULL AND endpoints.endpoint <> ALL($1::text[])
-"""  # noqa: S608
+        (SELECT until FROM delivery_claim c WHERE c.endpoint = endpoints.endpoint AND c.owner <> $2)
+    ) AS due_at
+    FROM endpoints WHERE endpoint IS NOT NULL AND endpoint <> ALL($1::text[])
+)"""  # noqa: S608
+_WITH_SOMETHING_DUE = f"{_WITH_DUE} SELECT endpoint FROM oldest WHERE due_at <= $3 ORDER BY due_at, endpoint LIMIT $4"  # noqa: S608
+_NEXT_DUE = f"{_WITH_DUE} SELECT min(due_at) FROM oldest"  # noqa: S608
+_DUE = (
+    f"SELECT {_COLUMNS} FROM delivery WHERE state = 'pending' AND endpoint = $1 AND due_at <= $2 "  # noqa: S608
+    "ORDER BY due_at, id LIMIT $3"
+)
 _RESET = (
     "UPDATE delivery SET state = 'pending', attempts = 0, due_at = $2, first_at = 0, last_at = 0, error = '' "
     "WHERE id = $1 AND state = 'dead'"
@@ -97,26 +96,48 @@ class DeliveryStore(port.DeliveryStore):
         columns = [[row[n] for row in rows] for n in range(len(Delivery.__struct_fields__))]
         return await self._pool.execute(_ADD, *columns)
 
-    async def due(self, now: float, limit: int, exclude: Sequence[str]) -> list[Delivery]:
-        async def claim(connection: Any) -> list[Any]:
-            rows: list[Any] = await connection.fetch(
-                _DUE, now, max(limit, 0), list(map(to_text, exclude)), self._owner, CLAIM_S
-            )
+    async def endpoints(self, now: float, limit: int, exclude: Sequence[str]) -> list[str]:
+        """An endpoint that another instance works for is left out until that one's claim has run out."""
+        excluded = list(map(to_text, exclude))
+        rows = await self._pool.fetch(_WITH_SOMETHING_DUE, excluded, self._owner, now, max(limit, 0))
+        return [from_text(row[0]) for row in rows]
+
+    async def due(self, endpoint: str, now: float, limit: int) -> list[Delivery]:
+        """[] also while another instance works for *endpoint*."""
+        name = to_text(endpoint)
+
+        async def claimed(connection: Any) -> list[Any]:
+            # Two statements: what the other instance saved before it let go is seen by the second.
+            if await connection.fetchval(_CLAIM, name, self._owner, now, CLAIM_S) is None:
+                return []
+            rows: list[Any] = await connection.fetch(_DUE, name, now, max(limit, 0))
+            if not rows:
+                await connection.execute(_LET_GO, name, self._owner)
             return rows
 
-        return [_delivery(row) for row in await self._pool.call(claim)]
+        return [_delivery(row) for row in await self._pool.call(claimed)]
 
     async def next_due(self, exclude: Sequence[str]) -> float | None:
-        """An endpoint that another instance works for is due when that one's claim has run out."""
         rows = await self._pool.fetch(_NEXT_DUE, list(map(to_text, exclude)), self._owner)
         earliest: float | None = rows[0][0]
         return earliest
 
-    async def save(self, delivery: Delivery) -> None:
-        d = delivery
-        await self._pool.execute(
-            _SAVE, to_text(d.id), d.state, d.attempts, d.due_at, d.first_at, d.last_at, to_text(d.error)
+    async def save(self, deliveries: Sequence[Delivery]) -> None:
+        """Renews the claims: an endpoint with many deliveries is worked for as long as that takes."""
+        if not deliveries:
+            await trio.lowlevel.checkpoint()
+            return
+        rows = sorted(
+            (to_text(d.id), d.state, d.attempts, d.due_at, d.first_at, d.last_at, to_text(d.error)) for d in deliveries
         )
+        columns = [[row[n] for row in rows] for n in range(7)]
+        last = {to_text(d.endpoint): d.last_at for d in sorted(deliveries, key=lambda d: d.last_at)}
+
+        async def store(connection: Any) -> None:
+            await connection.execute(_SAVE, *columns)
+            await connection.execute(_RENEW, list(last), list(last.values()), CLAIM_S, self._owner)
+
+        await self._pool.call(store)
 
     async def get(self, id: str) -> Delivery | None:
         rows = await self._pool.fetch(_GET, to_text(id))
@@ -134,6 +155,7 @@ class DeliveryStore(port.DeliveryStore):
         return dict(map(tuple, rows))
 
     async def purge(self, done_before: float, limit: int) -> int:
+        await self._pool.execute(_FORGET_CLAIMS, done_before)
         return await self._pool.execute(_PURGE, done_before, limit)
 
 

@@ -20,40 +20,48 @@ def delivery(id: str, endpoint: str = "hook-1", due_at: float = 0.0, state: str 
     )
 
 
-async def due(backend: Backend, now: float, limit: int = 10, exclude: tuple[str, ...] = ()) -> list[str]:
-    return [found.id for found in await backend.deliveries.due(now, limit, exclude)]
+async def due(backend: Backend, now: float, endpoint: str = "hook-1", limit: int = 10) -> list[str]:
+    return [found.id for found in await backend.deliveries.due(endpoint, now, limit)]
 
 
 async def test_a_delivery_comes_back_as_it_went_in(backend: Backend) -> None:
     original = delivery("d1", due_at=1.5)
     assert await backend.deliveries.add([original]) == 1
     assert await backend.deliveries.get("d1") == original
-    assert await backend.deliveries.due(2, 10, ()) == [original]
+    assert await backend.deliveries.due("hook-1", 2, 10) == [original]
     assert await backend.deliveries.get("nothing") is None
 
 
 async def test_a_redelivered_event_makes_no_second_delivery(backend: Backend) -> None:
     await backend.deliveries.add([delivery("d1")])
-    await backend.deliveries.save(msgspec.structs.replace(delivery("d1"), state="done", attempts=1))
+    await backend.deliveries.save([msgspec.structs.replace(delivery("d1"), state="done", attempts=1)])
     assert await backend.deliveries.add([delivery("d1"), delivery("d2")]) == 1
     assert await backend.deliveries.add([]) == 0
     assert await due(backend, 1) == ["d2"]
 
 
-async def test_one_delivery_an_endpoint_is_due_the_oldest_first(backend: Backend) -> None:
+async def test_endpoints_with_something_due_who_waits_longest_first(backend: Backend) -> None:
     await backend.deliveries.add(
         [
             delivery("a2", "a", 2),
             delivery("a1", "a", 1),
             delivery("b1", "b", 0.5),
             delivery("c9", "c", 9),
-            delivery("d1", "d", 1),
+            delivery("d1", "d", 1.5),
         ]
     )
-    assert await due(backend, 3) == ["b1", "a1", "d1"]
-    assert await due(backend, 3, limit=2) == ["b1", "a1"]
-    assert await due(backend, 3, exclude=("b", "d", "zz")) == ["a1"]
-    assert await due(backend, 0.4) == []
+    assert await backend.deliveries.endpoints(3, 10, ()) == ["b", "a", "d"]
+    assert await backend.deliveries.endpoints(3, 2, ()) == ["b", "a"]
+    assert await backend.deliveries.endpoints(3, 10, ("b", "d", "zz")) == ["a"]
+    assert await backend.deliveries.endpoints(0.4, 10, ()) == []
+
+
+async def test_what_is_due_for_an_endpoint_the_oldest_first(backend: Backend) -> None:
+    rows = [delivery("a3", "a", 3), delivery("a1", "a", 1), delivery("a2", "a", 2), delivery("b", "b", 0)]
+    await backend.deliveries.add([*rows, delivery("a0", "a", 0, state="done")])
+    assert await due(backend, 2.5, "a") == ["a1", "a2"]
+    assert await due(backend, 9, "a", limit=2) == ["a1", "a2"]
+    assert await due(backend, 9, "nobody") == []
 
 
 async def test_the_next_due_time_leaves_out_endpoints_under_way(backend: Backend) -> None:
@@ -70,10 +78,17 @@ async def test_an_attempts_outcome_is_kept(backend: Backend) -> None:
     tried = msgspec.structs.replace(
         delivery("d1"), attempts=1, due_at=20.5, first_at=10.0, last_at=10.25, error="503 Service Unavailable"
     )
-    await backend.deliveries.save(tried)
+    await backend.deliveries.save([tried])
     assert await backend.deliveries.get("d1") == tried
     assert await due(backend, 20) == []
     assert await due(backend, 21) == ["d1"]
+
+
+async def test_outcomes_are_kept_together(backend: Backend) -> None:
+    await backend.deliveries.add([delivery("d1"), delivery("d2")])
+    await backend.deliveries.save([msgspec.structs.replace(delivery(id), state="done") for id in ("d1", "d2")])
+    await backend.deliveries.save([])
+    assert await backend.deliveries.counts() == {"done": 2}
 
 
 async def test_only_the_dead_are_reset(backend: Backend) -> None:

@@ -65,7 +65,7 @@ async def deliver(pool: Pool) -> None:
     store = DeliveryStore(pool, "me")
     await store.add([Delivery(id="d", channel="webhook", endpoint="w", event_id="e", event_type="t", source="s/0/0",
                               payload=b"{}")])  # fmt: skip
-    await store.due(10.0, 5, ())
+    await store.due("w", 10.0, 5)
 
 
 async def relay(pool: Pool) -> None:

@@ -253,17 +253,26 @@ async def test_tampering_behind_its_back_shows(postgres: Server, tampering: str,
         assert found.what == broken
 
 
-async def test_a_delivery_is_one_instances_until_its_claim_runs_out(dsn: str) -> None:
+async def due(store: DeliveryStore, endpoint: str, now: float) -> list[str]:
+    return [found.id for found in await store.due(endpoint, now, 9)]
+
+
+async def test_an_endpoint_is_one_instances_until_nothing_is_due_or_its_claim_runs_out(dsn: str) -> None:
     async with open_pool(dsn) as pool:
         one, two = DeliveryStore(pool, "one"), DeliveryStore(pool, "two")
         await one.add([delivery("a", "x"), delivery("b", "x"), delivery("c", "y")])
-        assert [found.id for found in await one.due(10.0, 1, ())] == ["a"]
-        assert [found.id for found in await two.due(10.0, 9, ())] == ["c"], "endpoint x is being worked for"
+        assert await due(one, "x", 10.0) == ["a", "b"]
+        assert await two.endpoints(10.0, 9, ()) == ["y"], "endpoint x is being worked for"
+        assert await due(two, "x", 10.0) == []
         assert await two.next_due(("y",)) == 10.0 + CLAIM_S
-        assert await two.due(10.0 + CLAIM_S - 1, 9, ("y",)) == []
-        assert [found.id for found in await two.due(10.0 + CLAIM_S, 9, ("y",))] == ["a"], "one died"
-        await two.save(delivery("a", "x", state="done"))
-        assert [found.id for found in await one.due(10.0 + CLAIM_S, 9, ("y",))] == ["b"]
+        await one.save([delivery("a", "x", state="done", last_at=50.0)])
+        assert await due(two, "x", 10.0 + CLAIM_S) == [], "each outcome renews the claim"
+        assert await two.endpoints(50.0 + CLAIM_S, 9, ("y",)) == ["x"], "one died"
+        assert await due(two, "x", 50.0 + CLAIM_S) == ["b"]
+        await two.save([delivery("b", "x", state="done", last_at=200.0)])
+        assert await due(two, "x", 201.0) == [], "nothing is left: let go"
+        await one.add([delivery("d", "x")])
+        assert await due(one, "x", 202.0) == ["d"]
 
 
 async def test_two_instances_that_look_at_once_share_the_work(dsn: str) -> None:
@@ -273,12 +282,13 @@ async def test_two_instances_that_look_at_once_share_the_work(dsn: str) -> None:
         taken: list[str] = []
 
         async def take(store: DeliveryStore) -> None:
-            taken.extend(found.endpoint for found in await store.due(10.0, 50, ()))
+            for endpoint in await store.endpoints(10.0, 50, ()):
+                taken.extend(await due(store, endpoint, 10.0))
 
         async with trio.open_nursery() as nursery:
             for store in stores:
                 nursery.start_soon(take, store)
-        assert len(taken) == len(set(taken)), "an endpoint has one attempt at a time"
+        assert sorted(taken) == sorted(f"d{n}" for n in range(40)), "each delivery is one instance's"
 
 
 async def test_a_rebuild_of_one_instance_gets_the_changes_of_another(dsn: str) -> None:
@@ -296,9 +306,9 @@ def audit(id: str) -> AuditEntry:
     return AuditEntry(id=id, at=1.0, subject="s", action="a", entity="e", outcome="ok", request_id="r")
 
 
-def delivery(id: str, endpoint: str, state: str = "pending") -> Delivery:
+def delivery(id: str, endpoint: str, state: str = "pending", last_at: float = 0.0) -> Delivery:
     return Delivery(id=id, channel="webhook", endpoint=endpoint, event_id=id, event_type="t", source="s/0/0",
-                    payload=b"{}", state=state)  # fmt: skip
+                    payload=b"{}", state=state, last_at=last_at)  # fmt: skip
 
 
 def document(id: str, version: int) -> Document:

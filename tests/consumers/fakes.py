@@ -167,13 +167,15 @@ class MemoryDeliveries:
         self.rows |= {d.id: d for d in new}
         return len(new)
 
-    async def due(self, now: float, limit: int, exclude: Sequence[str]) -> list[Delivery]:
+    async def endpoints(self, now: float, limit: int, exclude: Sequence[str]) -> list[str]:
         self._check()
-        first: dict[str, Delivery] = {}
-        for row in sorted(self._pending(exclude), key=lambda d: d.due_at):
-            if row.due_at <= now:
-                first.setdefault(row.endpoint, row)
-        return list(first.values())[:limit]
+        rows = sorted(self._pending(exclude), key=lambda d: d.due_at)
+        return list(dict.fromkeys(row.endpoint for row in rows if row.due_at <= now))[:limit]
+
+    async def due(self, endpoint: str, now: float, limit: int) -> list[Delivery]:
+        self._check()
+        rows = sorted(self._pending(()), key=lambda d: d.due_at)
+        return [row for row in rows if row.endpoint == endpoint and row.due_at <= now][:limit]
 
     async def next_due(self, exclude: Sequence[str]) -> float | None:
         self._check()
@@ -183,9 +185,9 @@ class MemoryDeliveries:
         self._check()
         return len(self._pending(()))
 
-    async def save(self, delivery: Delivery) -> None:
+    async def save(self, deliveries: Sequence[Delivery]) -> None:
         self._check()
-        self.rows[delivery.id] = delivery
+        self.rows |= {delivery.id: delivery for delivery in deliveries}
 
     async def reset(self, id: str, now: float) -> bool:
         self._check()
@@ -234,10 +236,11 @@ class Sink(Actor[Any]):
 
 
 @asynccontextmanager
-async def running(log: MemoryLog, **children: Callable[[], Actor[Any]]) -> AsyncIterator[System]:
-    """A tree of the fake log and *children*, by id; deterministic backoff, small shutdown budgets."""
+async def running(log: MemoryLog, **children: Any) -> AsyncIterator[System]:
+    """A tree of the fake log and *children*, by id: factories of actors, or whole declarations; deterministic backoff,
+    small shutdown budgets."""
     specs = [
-        Child(id, factory, mailbox=MAILBOX, shutdown=2.0, backoff=Backoff(jitter=0.0))
+        Child(id, factory, mailbox=MAILBOX, shutdown=2.0, backoff=Backoff(jitter=0.0)) if callable(factory) else factory
         for id, factory in {"event_log": partial(FakeEventLog, log), **children}.items()
     ]
     async with open_system(Supervisor("root", children=specs), rng=Random(1)) as system:

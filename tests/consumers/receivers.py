@@ -10,8 +10,8 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP
 
 from actors.consumers.notification.deliveries_of import Webhook
-from actors.consumers.notification.email import SmtpSender
 from actors.consumers.notification.mail import Mail
+from actors.consumers.notification.smtp import SmtpSender
 from actors.consumers.notification.webhook import WebhookSender
 from backends.ports.stores import Delivery
 

@@ -1,6 +1,7 @@
 """The actor that works deliveries off: attempts and waits, dead letters, isolation of endpoints, restarts."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -14,12 +15,14 @@ from actors.consumers.dead_letters import describe
 from actors.consumers.failure import Failure
 from actors.consumers.notification.consumer import NotificationConsumer
 from actors.consumers.notification.deliveries import Deliveries
+from actors.consumers.notification.endpoint import EndpointDeliveries
 from actors.consumers.notification.mail import Mail, MailWriter
-from actors.consumers.notification.messages import Backlog, Reset, Wake
+from actors.consumers.notification.messages import Backlog, Reset, Wake, Work
 from actors.consumers.notification.outcomes import Failed, Outcome, Refused, Sent
+from actors.consumers.notification.senders import Senders
 from actors.event_log.messages import Append
 from actors.metrics import Metrics
-from actors.runtime import Reject
+from actors.runtime import Backoff, Child, DynamicSupervisor, Mailbox, Reject
 from backends.ports.entities import Entity
 from backends.ports.stores import Delivery
 from tests.consumers.fakes import (
@@ -47,8 +50,7 @@ class Sender:
         self.hanging: set[str] = set()
         self.under_way = self.most = 0
 
-    async def send(self, *args: Any) -> Outcome:
-        delivery: Delivery = args[-1]
+    async def send(self, webhook: Any, delivery: Delivery) -> Outcome:
         self.attempts[delivery.endpoint].append((trio.current_time(), delivery.id))
         self.under_way += 1
         self.most = max(self.most, self.under_way)
@@ -69,29 +71,53 @@ class Sender:
         return [at for at, _ in self.attempts[endpoint]]
 
 
+class Mails:
+    """The sender of e-mails: the same, for batches."""
+
+    def __init__(self, sender: Sender, batch: int = 2) -> None:
+        self.sender = sender
+        self.batch = batch
+        self.sent: list[list[str]] = []
+
+    async def send(self, deliveries: Sequence[Delivery]) -> list[Outcome]:
+        self.sent.append([delivery.id for delivery in deliveries])
+        return [await self.sender.send(None, delivery) for delivery in deliveries]
+
+
 class Fixture:
-    def __init__(self, *rows: Delivery, hooks: str = "abcdef", **options: Any) -> None:
+    def __init__(self, *rows: Delivery, hooks: str = "abcdef", concurrency: int = 64, max_children: int = 100) -> None:
         self.log, self.store, self.sender, self.metrics = MemoryLog(), MemoryDeliveries(), Sender(), Metrics()
         self.store.rows = {row.id: row for row in rows}
         self.storage = [
             Entity("webhook", id, 1, 0.0, 0.0, msgspec.json.encode({"url": "http://x", "events": ["*"], "secret": "s"}))
             for id in hooks
         ]
-        self.options = options
+        self.mails = Mails(self.sender)
+        self.concurrency = concurrency
+        self.max_children = max_children
 
     def running(self, **more: Any) -> Any:
-        actor = partial(
-            Deliveries,
-            self.store,
-            self.sender,
-            self.sender,
-            metrics=self.metrics,
-            now=trio.current_time,
-            rng=MaxJitter(),
-            **self.options,
+        given: dict[str, Any] = {"now": trio.current_time, "rng": MaxJitter()}
+        slots = trio.CapacityLimiter(self.concurrency)
+        endpoint = partial(
+            EndpointDeliveries, self.store, Senders(self.sender, self.mails), slots, metrics=self.metrics, **given
+        )
+        endpoints = DynamicSupervisor(
+            "endpoints",
+            Child("endpoint", endpoint, mailbox=Mailbox(16), backoff=Backoff(jitter=0.0)),
+            max_children=self.max_children,
+            intensity=None,
         )
         storage = partial(FakeStorage, self.storage)
-        return running(self.log, storage_reader=storage, storage_scans=storage, deliveries=actor, **more)
+        deliveries = partial(Deliveries, self.store, **given)
+        return running(
+            self.log,
+            storage_reader=storage,
+            storage_scans=storage,
+            endpoints=endpoints,
+            deliveries=deliveries,
+            **more,
+        )
 
     def state(self, id: str) -> str:
         return self.store.rows[id].state
@@ -238,8 +264,8 @@ async def test_an_attempt_in_flight_at_a_crash_is_sent_again_under_the_same_id(a
     async with at.running() as system:
         await trio.sleep(1)
         at.sender.hanging.clear()
-        system.crash("deliveries")
-        system.ref("deliveries").try_tell(Wake())
+        system.crash("delivery:a")
+        system.ref("delivery:a").try_tell(Work())
         await trio.sleep(5)
     assert [id for _, id in at.sender.attempts["a"]] == ["1", "1"]
     assert at.store.rows["1"].attempts == 1
@@ -307,3 +333,54 @@ async def test_an_event_reaches_its_receivers_through_consumer_and_deliveries(au
     assert len(at.sender.attempts) == 7, "and the e-mail"
     assert {r.state for r in at.store.rows.values()} == {"done"}
     assert at.log.committed["notification", ("entity.changed", 0)] == 1
+
+
+async def test_e_mails_of_one_lane_are_sent_and_stored_in_batches_in_order(autojump_clock: MockClock) -> None:
+    at = Fixture(*(row(f"{n}", "smtp/3", channel="email", due_at=n / 10 - 1) for n in range(5)))
+    async with at.running():
+        await trio.sleep(10)
+    assert [id for sent in at.mails.sent for id in sent] == list("01234")
+    assert max(map(len, at.mails.sent)) == 2
+    assert {r.state for r in at.store.rows.values()} == {"done"}
+
+
+async def test_one_e_mail_that_cannot_be_sent_costs_the_others_of_its_batch_nothing(autojump_clock: MockClock) -> None:
+    at = Fixture(row("1", "smtp/3", channel="email"), row("2", "smtp/3", channel="email"))
+
+    async def send(deliveries: Sequence[Delivery]) -> list[Outcome]:
+        return [Refused(Failure("Permanent", "no address")) if d.id == "1" else Sent() for d in deliveries]
+
+    at.mails.send = send  # type: ignore[method-assign]
+    async with at.running():
+        await trio.sleep(1)
+    assert (at.state("1"), at.state("2")) == ("dead", "done")
+    assert len(at.log.read(DLT)) == 1
+
+
+async def test_the_actor_of_an_endpoint_goes_home_after_a_rest_and_comes_back(autojump_clock: MockClock) -> None:
+    at = Fixture(row("1"), row("2", due_at=100.0))
+    async with at.running() as system:
+        await trio.sleep(30)
+        assert system.dynamic("endpoints").children() == ["delivery:a"]
+        await trio.sleep(40)
+        assert system.dynamic("endpoints").children() == []
+        await trio.sleep(40)
+        assert at.state("2") == "done"
+
+
+async def test_with_more_endpoints_than_may_work_at_once_each_gets_its_turn(autojump_clock: MockClock) -> None:
+    at = Fixture(*(row(endpoint, endpoint) for endpoint in "abcdef"), max_children=2)
+    async with at.running():
+        await trio.sleep(400)
+    assert {r.state for r in at.store.rows.values()} == {"done"}
+
+
+async def test_a_crash_of_deliveries_leaves_the_endpoints_at_work(autojump_clock: MockClock) -> None:
+    at = Fixture(row("1"), row("2"), row("3", "b"))
+    async with at.running() as system:
+        await trio.sleep(0.05)
+        system.crash("deliveries")
+        system.ref("deliveries").try_tell(Wake())
+        await trio.sleep(10)
+    assert {r.state for r in at.store.rows.values()} == {"done"}
+    assert {name: len(tries) for name, tries in at.sender.attempts.items()} == {"a": 2, "b": 1}

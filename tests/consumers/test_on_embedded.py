@@ -21,14 +21,16 @@ from actors.consumers.failure import Failure
 from actors.consumers.handler import ConsumerOptions
 from actors.consumers.notification.consumer import NotificationConsumer
 from actors.consumers.notification.deliveries import Deliveries
+from actors.consumers.notification.endpoint import EndpointDeliveries
 from actors.consumers.notification.mail import MailWriter
 from actors.consumers.notification.outcomes import Failed
+from actors.consumers.notification.senders import Senders
 from actors.consumers.retry import RetryPolicy
 from actors.consumers.search.handler import SearchHandler
 from actors.event_log.actor import EventLogActor
 from actors.event_log.messages import Append, Fetch, ReadRecord
 from actors.metrics import Metrics
-from actors.runtime import Child, Supervisor, System, open_system
+from actors.runtime import Child, DynamicSupervisor, Supervisor, System, open_system
 from actors.storage.reader import StorageReader
 from actors.storage.scans import StorageScans
 from backends.embedded.database import Database
@@ -39,7 +41,7 @@ from backends.ports.event_log import Topic
 from backends.ports.events import AUDIT, ENTITY_CHANGED, NewRecord
 from backends.ports.stores import AuditEntry, AuditFilter
 from tests.consumers.fakes import MAILBOX, Recorder, Sink, change, event
-from tests.consumers.test_deliveries import Sender
+from tests.consumers.test_deliveries import Mails, Sender
 
 POLICY = RetryPolicy(base=0.01, cap=0.05)
 OPTIONS = ConsumerOptions(refresh=0.05)
@@ -61,7 +63,7 @@ class Node:
         self.metrics = Metrics()
 
     @asynccontextmanager
-    async def running(self, **children: Callable[[], Any]) -> AsyncIterator[System]:
+    async def running(self, **children: Any) -> AsyncIterator[System]:
         factories = {
             "event_log": partial(EventLogActor, self.log, TOPICS, self.metrics),
             "storage_reader": partial(StorageReader, self.entities, self.metrics),
@@ -69,7 +71,8 @@ class Node:
             "deliveries": Sink,
             **children,
         }
-        tree = Supervisor("root", children=[Child(id, make, mailbox=MAILBOX) for id, make in factories.items()])
+        nodes = [Child(id, make, mailbox=MAILBOX) if callable(make) else make for id, make in factories.items()]
+        tree = Supervisor("root", children=nodes)
         with trio.fail_after(20), self.database:
             async with self.engine.opened(), open_system(tree) as system:
                 yield system
@@ -174,7 +177,19 @@ async def test_a_webhook_is_called_until_it_answers_or_is_a_dead_letter(tmp_path
     sender.outcomes["h"] = Failed(Failure("HTTPStatus", "500"))
     options = {"metrics": node.metrics, "policy": POLICY, "rng": Random(1)}
     children = {
-        "deliveries": partial(Deliveries, node.deliveries, sender, sender, **options),
+        "endpoints": DynamicSupervisor(
+            "endpoints",
+            partial(
+                EndpointDeliveries,
+                node.deliveries,
+                Senders(sender, Mails(sender)),
+                trio.CapacityLimiter(8),
+                **options,
+            ),
+            mailbox=MAILBOX,
+            max_children=100,
+        ),
+        "deliveries": partial(Deliveries, node.deliveries, policy=POLICY),
         "notification": partial(NotificationConsumer, node.deliveries, MailWriter(), options=OPTIONS, **options),
     }
     async with node.running(**children) as system:

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 import trio
 
-from actors.consumers.notification.email import opportunistic_tls
 from actors.consumers.notification.outcomes import Failed, Sent
+from actors.consumers.notification.smtp import opportunistic_tls
 from tests.consumers.receivers import Endpoint, Mailbox, Relay, hook, mail_row, sender, smtp, webhook_row
 
 pytestmark = pytest.mark.process
@@ -98,8 +98,8 @@ def tls_relay(server_side: ssl.SSLContext) -> Iterator[Relay]:
 
 
 async def test_an_e_mail_goes_over_starttls_where_the_relay_offers_it(tls_relay: Relay) -> None:
-    assert await smtp(tls_relay, tls=opportunistic_tls()).send(mail_row()) == Sent()
+    assert await smtp(tls_relay, tls=opportunistic_tls()).send([mail_row()]) == [Sent()]
     assert len(tls_relay.handler.taken) == 1
-    refused = await smtp(tls_relay).send(mail_row())
+    (refused,) = await smtp(tls_relay).send([mail_row()])
     assert not isinstance(refused, Sent)
     assert "STARTTLS" in refused.failure.message

@@ -1,16 +1,10 @@
 """E-mails: which one an event causes, and how a stored one becomes a message. Pure but for reading the templates.
 
 A template's first line is the subject, the rest the body. Names come from users: nothing of them can add a
-header or a recipient, because control characters are removed here and `EmailMessage` refuses them again.
+header or a recipient, because control characters are removed here and `message.py` refuses them again.
 """
 
 import re
-from datetime import UTC, datetime
-from email.errors import MessageError
-from email.headerregistry import Address
-from email.message import EmailMessage
-from email.policy import SMTP
-from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +13,7 @@ import msgspec
 
 from actors.consumers.changes import EntityChange, decode_change, kind_of
 from actors.consumers.notification.deliveries_of import EMAIL, delivery_id
+from actors.consumers.notification.message import Message, Unwritable, is_address, plain_message
 from actors.consumers.retry import Permanent
 from backends.ports.events import Event
 from backends.ports.stores import Delivery
@@ -27,7 +22,6 @@ LANES = 8
 """At most so many e-mails are on their way to the relay at once. A lane is an endpoint: a relay that hangs
 holds up its lanes, and no webhook."""
 
-_ADDRESS = re.compile(r"[^\s<>,;:\"()\[\]\\@\x00-\x1f\x7f]+@[^\s<>,;:\"()\[\]\\@\x00-\x1f\x7f]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
@@ -65,7 +59,7 @@ class MailWriter:
         change = decode_change(event)
         user = change.entity or change.previous or {}
         address = user.get("email")
-        if not isinstance(address, str) or not _ADDRESS.fullmatch(address):
+        if not isinstance(address, str) or not is_address(address):
             return []
         subject, _, body = template.render(
             name=_one_line(user.get("name") or address), email=address, changed=_changed(change)
@@ -98,26 +92,18 @@ def mail_of(delivery: Delivery) -> Mail:
         raise Permanent(f"delivery {delivery.id} holds no e-mail: {error}") from error
 
 
-def compose(delivery: Delivery, sender: str) -> EmailMessage:
+def compose(delivery: Delivery, sender: str) -> Message:
     """The message of *delivery*: the same bytes on every attempt, with a constant Message-ID.
 
     Raises `Permanent` for an address or a subject that no message can have.
     """
     mail = mail_of(delivery)
-    message = EmailMessage(policy=SMTP)
     try:
-        # Address parses one addr-spec and nothing else; a text header would take a list of them.
-        recipient = Address(addr_spec=mail.to)
-        message["From"] = sender
-        message["To"] = recipient
-        message["Subject"] = mail.subject
-        message["Date"] = format_datetime(datetime.fromtimestamp(mail.at, UTC))
-        message["Message-ID"] = f"<{delivery.id}@{Address(addr_spec=sender).domain}>"
-        message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no vacation notices, please
-        message.set_content(mail.body)
-    except (ValueError, MessageError, LookupError) as error:
+        return plain_message(
+            id=delivery.id, sender=sender, to=mail.to, subject=mail.subject, body=mail.body, at=mail.at
+        )
+    except Unwritable as error:
         raise Permanent(f"delivery {delivery.id} cannot be an e-mail: {error}") from error
-    return message
 
 
 def _changed(change: EntityChange) -> list[str]:

@@ -9,7 +9,6 @@ client above the transport: no redirects, no cookies, no proxies from the enviro
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
 
 import httpx
 import trio
@@ -25,14 +24,6 @@ BODY_LIMIT = 512
 """Bytes. Longer answers are not read; a short one becomes the error's text."""
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
-
-
-class WebhookCaller(Protocol):
-    async def send(self, webhook: Webhook, delivery: Delivery) -> Outcome:
-        """One attempt, within a deadline of its own. Cancelled: the receiver may have got it."""
-        ...
-
-    async def aclose(self) -> None: ...
 
 
 async def resolve(host: str, port: int) -> list[str]:

@@ -229,14 +229,16 @@ CREATE TABLE delivery (
     due_at double precision NOT NULL,
     first_at double precision NOT NULL,
     last_at double precision NOT NULL,
-    error text NOT NULL,
-    -- Which instance makes the attempt, and until when the others leave it, and its endpoint, alone.
-    claimed_by text NOT NULL DEFAULT '',
-    claimed_until double precision NOT NULL DEFAULT 0
+    error text NOT NULL
 );
 CREATE INDEX delivery_pending ON delivery (endpoint, due_at, id) WHERE state = 'pending';
-CREATE INDEX delivery_claimed ON delivery (endpoint, claimed_until) WHERE state = 'pending' AND claimed_by <> '';
 CREATE INDEX delivery_state ON delivery (state, last_at);
+-- Which instance works for an endpoint, and until when the others leave it alone.
+CREATE TABLE delivery_claim (
+    endpoint text COLLATE "C" PRIMARY KEY,
+    owner text NOT NULL,
+    until double precision NOT NULL
+);
 
 -- What Kafka has no place for -----------------------------------------------------------------------
 CREATE TABLE attempt (

@@ -1,64 +1,18 @@
-"""Sending e-mails: through an SMTP relay, or as `.eml` files where there is none."""
+"""Sending e-mails through an SMTP relay."""
 
-import os
 import ssl
-from email.message import EmailMessage
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import trio
 from smtpproto.protocol import SMTPClientProtocol, SMTPResponse
 
 from actors.consumers.failure import Failure, failure_of
-from actors.consumers.notification.mail import compose, mail_of
+from actors.consumers.notification.mail import compose
+from actors.consumers.notification.message import Message
 from actors.consumers.notification.outcomes import Failed, Outcome, Refused, Sent
 from actors.consumers.retry import Permanent
 from backends.ports.stores import Delivery
-
-
-class EmailSender(Protocol):
-    async def send(self, delivery: Delivery) -> Outcome:
-        """One attempt, within a deadline of its own. Cancelled: the e-mail may have been sent."""
-        ...
-
-
-class OutboxSender:
-    """Writes each e-mail to *folder*, named by the delivery: a second attempt overwrites the first."""
-
-    def __init__(self, folder: Path, *, sender: str = "weir@localhost") -> None:
-        self._folder = folder
-        self._sender = sender
-
-    async def send(self, delivery: Delivery) -> Outcome:
-        try:
-            content = compose(delivery, self._sender).as_bytes()
-            # Not abandoned on cancel: a write cut off would leave its temporary file behind.
-            await trio.to_thread.run_sync(write_atomically, self._folder / f"{delivery.id}.eml", content)
-        except Permanent as error:
-            return Refused(failure_of(error))
-        except OSError as error:
-            return Failed(failure_of(error))
-        return Sent()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Readers see the whole file or none; after a power failure too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 class SmtpSender:
@@ -69,6 +23,8 @@ class SmtpSender:
         tls: used where the relay offers STARTTLS; None never uses it.
         sender: the From and envelope address.
     """
+
+    batch = 1
 
     def __init__(
         self,
@@ -87,12 +43,14 @@ class SmtpSender:
         self._tls = tls
         self._client_name = client_name
 
-    async def send(self, delivery: Delivery) -> Outcome:
+    async def send(self, deliveries: Sequence[Delivery]) -> list[Outcome]:
+        return [await self._send(delivery) for delivery in deliveries]
+
+    async def _send(self, delivery: Delivery) -> Outcome:
         try:
             message = compose(delivery, self._sender)
-            recipient = mail_of(delivery).to
             with trio.move_on_after(self._timeout) as scope:
-                await self._exchange(message, recipient)
+                await self._exchange(message)
         except Permanent as error:
             return Refused(failure_of(error))
         except Exception as error:
@@ -103,7 +61,7 @@ class SmtpSender:
             return Failed(Failure("TimeoutError", f"{relay} did not take the e-mail within {self._timeout} s"))
         return Sent()
 
-    async def _exchange(self, message: EmailMessage, recipient: str) -> None:
+    async def _exchange(self, message: Message) -> None:
         stream: trio.abc.Stream = await trio.open_tcp_stream(self._host, self._port)
         session = _Session(stream)
         try:
@@ -113,10 +71,9 @@ class SmtpSender:
                 await session.command("start_tls")
                 session.stream = trio.SSLStream(stream, self._tls, server_hostname=self._host)
                 await session.command("send_greeting", self._client_name)
-            await session.command("mail", self._sender)
-            await session.command("recipient", recipient)
-            await session.command("start_data")
-            await session.command("data", message)
+            if message.utf8 and "SMTPUTF8" not in session.protocol.extensions:
+                raise SmtpRefused("the address is not ASCII, and the relay does not offer SMTPUTF8 (RFC 6531)")
+            await session.mail(message)
             # Taken: the relay answers for it from here on. QUIT is a courtesy, its failure no failure.
             with trio.move_on_after(1.0):
                 await session.quit()
@@ -139,8 +96,19 @@ class _Session:
         self.stream = stream
         self.protocol = SMTPClientProtocol()
 
+    async def mail(self, message: Message) -> None:
+        self.protocol.mail(message.sender, smtputf8=message.utf8)
+        await self.exchange()
+        await self.command("recipient", message.recipient)
+        await self.command("start_data")
+        await self.command("data", _Composed(message.content))
+
     async def command(self, name: str, *args: Any) -> None:
         getattr(self.protocol, name)(*args)
+        await self.exchange()
+
+    async def exchange(self) -> None:
+        """Send what the protocol has for the relay, and take the relay's answer."""
         await self.stream.send_all(self.protocol.get_outgoing_data())
         await self.answer()
 
@@ -163,6 +131,19 @@ class _Session:
             await self.command("quit")
         except Exception:  # noqa: S110 - the e-mail was taken
             pass
+
+
+class _Composed:
+    """What smtpproto asks of a message: its bytes, and that it has no Bcc to take out."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def __contains__(self, header: str) -> bool:
+        return False
+
+    def as_bytes(self, policy: object) -> bytes:
+        return self._content
 
 
 def opportunistic_tls() -> ssl.SSLContext:
