@@ -73,12 +73,6 @@ def test_a_second_server_on_the_same_data_is_refused_and_the_first_goes_on(tmp_p
         assert httpx.get(f"{server.admin_url}/healthz").status_code == 200
 
 
-def test_commands_of_later_parts_say_so(tmp_path):
-    server = Server(tmp_path)
-    assert "audit verify" in refused(server, "audit", "verify")
-    assert "search reindex" in refused(server, "search", "reindex")
-
-
 @pytest.mark.parametrize("command", ["--config {} dlq list", "token --config {} revoke", "client list --config {}"])
 def test_config_is_taken_before_between_and_after_the_names_of_a_command(tmp_path, command):
     absent = tmp_path / "absent.toml"
