@@ -10,7 +10,7 @@ BENCH_VENV := .venv-bench
 VEGETA := v12.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-repeat test-long lint format bench mutants lock clean
+.PHONY: help setup run test test-unit test-repeat test-long services lint format bench mutants lock clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,9 @@ test-repeat: $(BIN)/.ready-dev  ## the actor suites 50 times, each time in anoth
 
 test-long: $(BIN)/.ready-dev  ## the long matrices
 	$(BIN)/python -m pytest -q -m "long" $(PYTEST_ARGS)
+
+services:  ## install Redis, PostgreSQL and Kafka for the tests, where they are missing
+	@tools/services/install.sh
 
 lint: $(BIN)/.ready-dev  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .

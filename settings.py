@@ -16,7 +16,9 @@ from settings_rules import Bind, Network
 
 __all__ = ["Bind", "Changes", "ConfigError", "Limit", "Network", "Route", "Settings", "describe_changes", "load"]
 
-_EMBEDDED = "this build runs embedded in one process; leave it empty"
+_COMBINATIONS = (
+    "supported are embedded alone, embedded with Redis, PostgreSQL with Kafka, and PostgreSQL with Kafka and Redis"
+)
 _BUILT_IN = "this build validates tokens with its own Auth Service; leave it empty"
 
 
@@ -79,12 +81,16 @@ class Redis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Postgres:
-    dsn: str = setting("", rules.refused(_EMBEDDED))
+    """`dsn` "": embedded. `timeout`: for one transaction, waiting for a connection included."""
+
+    dsn: str = secret("", rules.postgres_dsn)
+    pool_size: int = setting(12, rules.integer(2, 1000))
+    timeout: float = setting("5s", rules.positive)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kafka:
-    bootstrap: str = setting("", rules.refused(_EMBEDDED))
+    bootstrap: str = setting("", rules.servers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,6 +251,10 @@ def _contradictions(settings: Settings, reserved_prefixes: Collection[str]) -> I
         yield "consumers.backoff_cap", "must not be shorter than consumers.backoff_base"
     if "*" in cors.origins and (cors.allow_credentials or len(cors.origins) > 1):
         yield "cors.origins", '"*" must stand alone and without cors.allow_credentials; list the exact origins'
+    if settings.postgres.dsn and not settings.kafka.bootstrap:
+        yield "kafka.bootstrap", f"must be set beside postgres.dsn: {_COMBINATIONS}"
+    if settings.kafka.bootstrap and not settings.postgres.dsn:
+        yield "postgres.dsn", f"must be set beside kafka.bootstrap: {_COMBINATIONS}"
     yield from _contradictions_of_limits(settings.limits)
     if settings.redis.url:
         yield from _uncountable(settings.limits)

@@ -11,7 +11,7 @@ from dataclasses import MISSING
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 T = TypeVar("T")
 Rule = Callable[[object], T]
@@ -80,6 +80,35 @@ def redis_url(value: object) -> str:
             shown="…",
         )
     return str(value)
+
+
+def postgres_dsn(value: object) -> str:
+    """A URL as asyncpg reads it. It may hold a password, so no message repeats it."""
+    if value == "":
+        return ""
+    must = 'must be "postgresql://user:password@host:port/database", or "" for embedded'
+    if not isinstance(value, str) or not re.fullmatch(r"postgres(ql)?://[^\s]+", value):
+        raise Broken(must, shown="…")
+    try:
+        database = urlsplit(value).path.strip("/")
+    except ValueError:
+        raise Broken(must, shown="…") from None
+    if not database:
+        raise Broken("must name a database: " + must.removeprefix("must be "), shown="…")
+    return value
+
+
+def servers(value: object) -> str:
+    """`host:port[,host:port…]`, or "" for none."""
+    if value == "":
+        return ""
+    must = 'must be "host:port" or several of them, separated by commas, or "" for embedded'
+    if not isinstance(value, str):
+        raise Broken(must)
+    for part in value.split(","):
+        if address(part.strip(), "", must)[2] is None:
+            raise Broken(must)
+    return value
 
 
 def flag(value: object) -> bool:

@@ -12,7 +12,6 @@ if sys.version_info < (3, 11) or find_spec("trio") is None:
     sys.exit(2)
 
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -38,6 +37,7 @@ from actors.consumers.notification.endpoint import EndpointDeliveries
 from actors.consumers.notification.mail import MailWriter
 from actors.consumers.search.handler import SearchHandler
 from actors.event_log.actor import EventLogActor
+from actors.outbox.actor import OutboxRelay
 from actors.publisher.actor import Publisher
 from actors.rate_limiter.actor import RateLimiter, SharedRateLimiter
 from actors.router.actor import Router
@@ -47,14 +47,13 @@ from actors.storage.maintenance import StorageMaintenance
 from actors.storage.reader import StorageReader
 from actors.storage.scans import StorageScans
 from actors.storage.writer import StorageWriter
-from backends.embedded.database import Database
-from backends.embedded.engine import Engine
-from backends.embedded.errors import EmbeddedError
+from backends.ports.engine import EngineUnusable
 from backends.ports.events import AUDIT, ENTITY_CHANGED
 from backends.redis.errors import RedisUrlError
 from composition import values
 from composition.apps import admin_app, public_app
-from composition.listening import Listening, listening, opened_data
+from composition.engines import engine_to_look_at, made_engine
+from composition.listening import Listening, listening
 from composition.operating import open_operations
 from composition.parts import Parts, load_apps
 from composition.process import serve
@@ -105,6 +104,7 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
             _child("storage_maintenance", partial(
                 StorageMaintenance, values.housekeeping(engine, settings, parts.audit, parts.audit_key), metrics)),
             _child("publisher", partial(Publisher, parts.events, metrics), shutdown=20.0),
+            *_outbox(parts),
             *_redis(parts),
         ]),
         # On the request path nobody gives up: a child that keeps failing stays in capped backoff, and
@@ -155,6 +155,14 @@ def _limiter(parts: Parts) -> Callable[[], Any]:
     return partial(SharedRateLimiter, parts.counting, parts.metrics)
 
 
+def _outbox(parts: Parts) -> list[Child]:
+    """What writes committed on its way to the bus, where that is another system than the database."""
+    outbox = parts.engine.outbox()
+    if outbox is None:
+        return []
+    return [_child("outbox", partial(OutboxRelay, outbox, parts.engine.event_log(), parts.metrics))]
+
+
 def _redis(parts: Parts) -> list[Child]:
     """Who watches it, where there is one."""
     if parts.redis is None:
@@ -172,8 +180,8 @@ def run(config: Path) -> int:
     """Run the server; its exit code."""
     settings = read_settings(config)
     configure_logging(settings.log.level, settings.log.format, sys.stderr)
-    with opened_data(settings) as database, listening(settings) as sockets:
-        parts = Parts(settings, Engine(database))
+    with made_engine(settings) as engine, listening(settings) as sockets:
+        parts = Parts(settings, engine)
         try:
             trio.run(serve, tree(parts, sockets), parts, sockets, partial(read_settings, config))
         except SupervisorGaveUp as error:
@@ -219,8 +227,8 @@ def check(context: click.Context) -> None:
 def print_tree(context: click.Context) -> None:
     """Print the supervision tree."""
     settings = read_settings(_config(context))
-    with tempfile.TemporaryDirectory() as folder, Database.open(Path(folder) / "weir.db") as database:
-        declared = tree(Parts(settings, Engine(database)), Listening())
+    with engine_to_look_at(settings) as engine:
+        declared = tree(Parts(settings, engine), Listening())
     Console(highlight=False).print(_drawn(declared))
 
 
@@ -260,7 +268,7 @@ def main() -> None:
         sys.exit(2)
     except click.Abort:
         sys.exit(130)
-    except (ConfigError, BindError, EmbeddedError, RedisUrlError, TargetError, TlsError) as error:
+    except (ConfigError, BindError, EngineUnusable, RedisUrlError, TargetError, TlsError) as error:
         click.echo(f"weir: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
 

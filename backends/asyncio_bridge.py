@@ -4,8 +4,8 @@ A crossing costs about 100 µs, so adapters cross with a batch and never with a 
 opens the loop once (`asyncio_loop`), above the tree; everything below may call `crossing`.
 """
 
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar, cast
 
 import trio_asyncio
@@ -13,9 +13,13 @@ import trio_asyncio
 T = TypeVar("T")
 
 
-def asyncio_loop() -> AbstractAsyncContextManager[Any]:
-    """An asyncio event loop within the running trio loop, for as long as the block runs."""
-    return cast(AbstractAsyncContextManager[Any], trio_asyncio.open_loop())
+@asynccontextmanager
+async def asyncio_loop() -> AsyncIterator[None]:
+    """An asyncio event loop within the running trio loop, for as long as the block runs. Its exceptions come out
+    as they are."""
+    with bare():
+        async with trio_asyncio.open_loop():
+            yield
 
 
 async def crossing(function: Callable[..., Awaitable[T]], /, *args: Any) -> T:
@@ -25,3 +29,17 @@ async def crossing(function: Callable[..., Awaitable[T]], /, *args: Any) -> T:
     that does not take cancellation well is called behind a shield with a deadline instead.
     """
     return cast(T, await trio_asyncio.aio_as_trio(function)(*args))
+
+
+@contextmanager
+def bare() -> Iterator[None]:
+    """An exception that a nursery wrapped although it was the only one comes out as itself."""
+    alone: BaseException
+    try:
+        yield
+        return
+    except BaseExceptionGroup as group:
+        alone = group
+        while isinstance(alone, BaseExceptionGroup) and len(alone.exceptions) == 1:
+            alone = alone.exceptions[0]
+    raise alone

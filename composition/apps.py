@@ -67,6 +67,7 @@ def admin_app(parts: Parts, bind: str, trusted: bool, listener: FrontEnd) -> App
         REQUEST_PATH,
         openapi=partial(document, DOCUMENTED),
         before_scrape=partial(parts.lag.refresh, listener.lookup),
+        engine=parts.engine.health,
     )
     token = AdminToken.load(settings.data.dir / "admin.token")
     parts.audit_key()  # made at the first start, not when it is first asked for

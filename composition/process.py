@@ -46,7 +46,7 @@ async def serve(declared: Supervisor, parts: Parts, sockets: Listening, reread: 
     deadline = parts.settings.server.shutdown_deadline
     with trio.open_signal_receiver(*STOP, signal.SIGHUP) as signals, closing(parts.origins):
         async with (
-            opened_engines(parts),
+            opened_engines(parts.engine, parts.redis),
             open_system(
                 within(declared, deadline), shutdown_deadline=deadline, observer=partial(_observe, parts), metrics=True
             ) as system,

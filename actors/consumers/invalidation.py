@@ -4,7 +4,7 @@ A broadcast: no group, no commits, read from the end. Whatever may have been mis
 an event that cannot be read) is answered by flushing everything: a cold cache is slow, a stale one is wrong.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -19,6 +19,8 @@ from actors.consumers.sink import root_error
 from actors.event_log.messages import Ends, Fetch
 from actors.metrics import Metrics
 from actors.runtime import Actor, ActorError, ActorStopped
+from backends.ports.broadcast import Broadcast, Unheard
+from backends.ports.entities import StoreUnavailable
 from backends.ports.events import CACHE_INVALIDATE, Partition, Record
 
 log = structlog.get_logger(__name__)
@@ -44,10 +46,43 @@ class Heard:
     records: tuple[Record, ...]
 
 
+Ask = Callable[[str, Any, float], Awaitable[Any]]
+
+
+class LogBroadcast:
+    """The broadcast as the event log's actor gives it: appends wake the reader, so there is no silence to fear."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._positions: dict[Partition, int] = {}
+
+    async def begin(self) -> Mapping[Partition, int]:
+        self._positions = await self._ask("event_log", Ends(CACHE_INVALIDATE), 0.0)
+        return dict(self._positions)
+
+    async def read(self, limit: int, max_wait: float) -> Sequence[Record]:
+        if not self._positions:
+            # The topic does not exist yet: nothing can have been cached against it before it does.
+            await trio.sleep(max_wait)
+            ends: dict[Partition, int] = await self._ask("event_log", Ends(CACHE_INVALIDATE), 0.0)
+            self._positions = dict.fromkeys(ends, 0)
+            if not ends:
+                return []
+        message = Fetch(self._positions, limit, max_wait)
+        records: Sequence[Record] = await self._ask("event_log", message, max_wait)
+        for record in records:
+            self._positions[record.topic, record.partition] = record.offset + 1
+        return records
+
+
 class CacheInvalidation(Actor[Heard]):
     """Reads the broadcast and tells `cache_manager`. Several events of one moment become one message.
 
+    While nothing is heard (`Unheard`), everything is flushed again before each try to hear: what is cached in
+    the meantime may be stale, too.
+
     Args:
+        broadcast: None: the event log's actor.
         max_wait: longest wait of a fetch, seconds.
         policy: the waits while the log or the cache is away.
     """
@@ -56,6 +91,7 @@ class CacheInvalidation(Actor[Heard]):
         self,
         *,
         metrics: Metrics,
+        broadcast: Broadcast | None = None,
         policy: RetryPolicy = BRIEF_WAITS,
         batch: int = 500,
         max_wait: float = 1.0,
@@ -67,8 +103,10 @@ class CacheInvalidation(Actor[Heard]):
         self._max_wait = max_wait
         self._ask_timeout = ask_timeout
         self._rng = rng or Random()
+        self._broadcast = broadcast or LogBroadcast(self._ask)
         self._positions: dict[Partition, int] = {}
         self._lost = True
+        self._unheard = False
         self._failures = 0
         self._heard = metrics.counter("weir_invalidations_total", "cache.invalidate events acted upon")
         self._flushes = metrics.counter(
@@ -89,16 +127,18 @@ class CacheInvalidation(Actor[Heard]):
         self.spawn(self._listen)
 
     async def _listen(self) -> None:
-        """Fetch once; on the way back from an error flush first."""
+        """Read once; on the way back from an error flush first."""
         while True:
-            if self._failures:
-                await trio.sleep(self._policy.delay(self._failures, self._rng.random()))
             try:
+                if self._unheard:
+                    await self._flush()
+                if self._failures:
+                    await trio.sleep(self._policy.delay(self._failures, self._rng.random()))
                 if self._lost:
                     await self._start_over()
-                records = await self._poll()
+                records = await self._broadcast.read(self._batch, self._max_wait)
                 break
-            except ActorError as error:
+            except (ActorError, StoreUnavailable) as error:
                 self._lose(error)
         try:
             await self.ref.tell(Heard(self, tuple(records)))
@@ -107,21 +147,9 @@ class CacheInvalidation(Actor[Heard]):
 
     async def _start_over(self) -> None:
         # In this order: what is published between the two is read, what came before is flushed.
-        self._positions = await self._ask("event_log", Ends(CACHE_INVALIDATE))
+        self._positions = dict(await self._broadcast.begin())
         await self._flush()
-        self._lost = False
-
-    async def _poll(self) -> Sequence[Record]:
-        if not self._positions:
-            # The topic does not exist yet: nothing can have been cached against it before it does.
-            await trio.sleep(self._max_wait)
-            ends: dict[Partition, int] = await self._ask("event_log", Ends(CACHE_INVALIDATE))
-            self._positions = dict.fromkeys(ends, 0)
-            if not ends:
-                return []
-        message = Fetch(self._positions, self._batch, self._max_wait)
-        records: Sequence[Record] = await self._ask("event_log", message, self._max_wait)
-        return records
+        self._lost = self._unheard = False
 
     async def _act(self, records: Sequence[Record]) -> None:
         """Evict what *records* name; flush instead when one is missing or cannot be read."""
@@ -148,8 +176,9 @@ class CacheInvalidation(Actor[Heard]):
         await self._ask("cache_manager", FlushAll())
         self._flushes.inc()
 
-    def _lose(self, error: ActorError) -> None:
+    def _lose(self, error: ActorError | StoreUnavailable) -> None:
         self._lost = True
+        self._unheard = self._unheard or isinstance(error, Unheard)
         self._failures += 1
         log.warning("invalidation.lost", error=repr(root_error(error)))
 

@@ -29,7 +29,9 @@ class EventBuffer:
         self.offered = 0
         """Events ever taken."""
         self.forgotten = 0
-        """Of these, the ones that reached the log: the first `forgotten` ones."""
+        """Of these, the ones that reached the log (or the spool, where there is one): the first `forgotten` ones."""
+        self.shut = False
+        """Nothing more is taken: the spool is full."""
         self._records: deque[NewRecord] = deque()
 
     def __len__(self) -> int:
@@ -37,7 +39,7 @@ class EventBuffer:
 
     @property
     def full(self) -> bool:
-        return len(self._records) >= self.capacity
+        return self.shut or len(self._records) >= self.capacity
 
     @property
     def refusing(self) -> bool:

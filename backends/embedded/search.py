@@ -12,9 +12,10 @@ import trio
 from backends.embedded.connection import engine_errors
 from backends.embedded.database import Database
 from backends.embedded.reader import Reader
-from backends.embedded.search_query import MATCH_END, MATCH_START, indexable, to_fts5, to_highlight
+from backends.embedded.search_query import to_fts5
 from backends.ports import stores as port
 from backends.ports.stores import Document, RebuildUnderWay, SearchHit
+from backends.search_terms import MATCH_END, MATCH_START, indexable, to_highlight
 
 # Documents in one transaction on the loop: about 4 ms.
 APPLIED_AT_ONCE = 64

@@ -6,10 +6,16 @@ import pytest
 
 from backends.ports.event_log import Attempt, Topic
 from backends.ports.events import NewRecord, Record
-from tests.backends.conftest import Backend
+from tests.backends.conftest import Backend, OpenBackend, open_embedded
+from tests.backends.kafka_log import opening
 
 DAY = 86400.0
 HEADERS = (("ce_id", b"1"), ("ce_id", b"2"), ("x", b""))
+
+
+@pytest.fixture(scope="module", params=["embedded", pytest.param("kafka", marks=pytest.mark.engines)])
+def open_backend(request: pytest.FixtureRequest) -> OpenBackend:
+    return open_embedded if request.param == "embedded" else opening(request.getfixturevalue("kafka_broker"))
 
 
 def record(value: str, *, topic: str = "t", key: bytes | None = b"k", partition: int | None = None) -> NewRecord:
@@ -198,40 +204,3 @@ async def test_single_records_are_read_and_dropped(backend: Backend) -> None:
     assert await backend.event_log.read(("t", 1), 2) is None
     assert values(await everything(backend)) == ["1.0", "1.3"]
     assert (await backend.event_log.append([record("x", partition=1)], durable=False)) == [(1, 4)]
-
-
-async def test_purging_cuts_what_is_beyond_the_retention(backend: Backend) -> None:
-    await three_partitions(backend, retention_s=DAY)
-    await fill(backend, p0=3)
-    backend.clock.now += DAY
-    await fill(backend, p0=1, p1=1)
-    assert await backend.event_log.purge(backend.clock.now + 1, 100) == 3
-    assert (await backend.event_log.start_offsets("t"))["t", 0] == 3
-    assert sorted(r.id for r in await everything(backend)) == ["t/0/3", "t/1/0"]
-    assert sorted(r.id for r in await backend.event_log.fetch({("t", 0): 0}, 10)) == ["t/0/3"]
-    assert (await backend.event_log.append([record("x", partition=0)], durable=False)) == [(0, 4)]
-
-
-async def test_purging_takes_no_more_than_its_limit_at_a_time(backend: Backend) -> None:
-    await three_partitions(backend, retention_s=DAY)
-    await fill(backend, p0=3, p1=3)
-    now = backend.clock.now + DAY + 1
-    assert [await backend.event_log.purge(now, 4) for _ in range(3)] == [4, 2, 0]
-    assert await everything(backend) == []
-
-
-async def test_records_without_a_retention_stay(backend: Backend) -> None:
-    await fill(backend, p0=3)
-    assert await backend.event_log.purge(backend.clock.now + 1000 * DAY, 100) == 0
-
-
-async def test_purging_keeps_what_a_group_has_not_read(backend: Backend) -> None:
-    await three_partitions(backend, retention_s=DAY)
-    await fill(backend, p0=5, p1=2)
-    await backend.event_log.commit("slow", {("t", 0): 2})
-    await backend.event_log.commit("fast", {("t", 0): 5, ("t", 1): 2})
-    now = backend.clock.now + DAY + 1
-    assert await backend.event_log.purge(now, 100) == 2
-    assert await backend.event_log.start_offsets("t") == {("t", 0): 2, ("t", 1): 0, ("t", 2): 0}
-    await backend.event_log.commit("slow", {("t", 0): 5, ("t", 1): 2})
-    assert await backend.event_log.purge(now, 100) == 5

@@ -1,5 +1,6 @@
 """Receivers on real sockets, in this process: an HTTP endpoint and an SMTP relay; and what is sent to them."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -95,6 +96,11 @@ class Mailbox:
 
 
 class Relay(Controller):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        # A loop by name: once trio-asyncio is imported, `new_event_loop` makes one that keeps to its thread, and
+        # aiosmtpd runs it in another.
+        super().__init__(*args, loop=asyncio.SelectorEventLoop(), **options)
+
     def factory(self) -> SMTP:
         return SMTP(self.handler, **{**self.SMTP_kwargs, "hostname": "relay.test", "enable_SMTPUTF8": True})
 

@@ -73,13 +73,14 @@ class Server:
     def data(self) -> Path:
         return self.folder / "var"
 
-    def start(self) -> None:
+    def start(self, *, wait: bool = True) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, str(ROOT / "supervisor.py"), "--config", str(self.config)],
                 cwd=ROOT, stdout=log, stderr=log, env=os.environ | {"PYTHONWARNINGS": "error"},
             )  # fmt: skip
-        eventually(self._ready, within=30)
+        if wait:
+            eventually(self._ready, within=30)
 
     def _ready(self) -> bool:
         assert self.process is not None

@@ -310,7 +310,11 @@ REDIS = (
     'must be "redis://user:password@host:port/db" (rediss:// with TLS), "unix:///path" or '
     '"redis+sentinel://host:port,host:port/service", or "" for none; a Cluster is not supported'
 )
-EMBEDDED = "this build runs embedded in one process; leave it empty"
+DSN = '"postgresql://user:password@host:port/database", or "" for embedded'
+SERVERS = 'must be "host:port" or several of them, separated by commas, or "" for embedded'
+COMBINATIONS = (
+    "supported are embedded alone, embedded with Redis, PostgreSQL with Kafka, and PostgreSQL with Kafka and Redis"
+)
 TLS = ": TLS needs a certificate and its private key"
 
 
@@ -421,8 +425,19 @@ def route(**changes: str | None) -> str:
         ('redis.prefix = "a b"', 'redis.prefix = "a b": must be 1 to 64 letters, digits and _.-'),
         ('redis.url = "redis://h"\n[[limits]]\nname = "x"\nkey = "token"\nquota = 1\nwindow = "365d"\nburst = 201',
          "limits[0].burst = 201: with redis.url, must not take more than 200 years to come back"),
-        ('postgres.dsn = "password=secret"', f'postgres.dsn = "…": {EMBEDDED}'),
-        ('kafka.bootstrap = "host:9092"', f'kafka.bootstrap = "…": {EMBEDDED}'),
+        # engines
+        ('postgres.dsn = "password=secret"', f'postgres.dsn = "…": must be {DSN}'),
+        ('postgres.dsn = "mysql://me:secret@host/weir"', f'postgres.dsn = "…": must be {DSN}'),
+        ('postgres.dsn = "postgresql://me:secret@host"', f'postgres.dsn = "…": must name a database: {DSN}'),
+        ('postgres.dsn = "postgresql://me:secret@[::1/weir"', f'postgres.dsn = "…": must be {DSN}'),
+        ("postgres.dsn = 5432", f'postgres.dsn = "…": must be {DSN}'),
+        ('kafka.bootstrap = "host"', f'kafka.bootstrap = "host": {SERVERS}'),
+        ('kafka.bootstrap = "a:9092,b"', f'kafka.bootstrap = "a:9092,b": {SERVERS}'),
+        ('postgres.dsn = "postgresql://me:secret@host/weir"', f'kafka.bootstrap = "": must be set beside postgres.dsn: '
+         f"{COMBINATIONS}"),
+        ('kafka.bootstrap = "a:9092,b:9092"', f'postgres.dsn = "": must be set beside kafka.bootstrap: {COMBINATIONS}'),
+        ("postgres.pool_size = 1", "postgres.pool_size = 1: must be at least 2"),
+        ('postgres.timeout = "0s"', 'postgres.timeout = "0s": must be above zero'),
         ('auth.introspection_url = "https://a"', 'auth.introspection_url = "…": this build validates tokens with '
          "its own Auth Service; leave it empty"),
         # limits

@@ -1,0 +1,1 @@
+"""A queue of records on disk, for the time that the bus is away."""
