@@ -4,18 +4,32 @@ A crossing costs about 100 µs, so adapters cross with a batch and never with a 
 opens the loop once (`asyncio_loop`), above the tree; everything below may call `crossing`.
 """
 
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
+import structlog
 import trio_asyncio
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
 
-def asyncio_loop() -> AbstractAsyncContextManager[Any]:
-    """An asyncio event loop within the running trio loop, for as long as the block runs."""
-    return cast(AbstractAsyncContextManager[Any], trio_asyncio.open_loop())
+@asynccontextmanager
+async def asyncio_loop() -> AsyncIterator[Any]:
+    """An asyncio event loop within the running trio loop, for as long as the block runs.
+
+    What a library's callback or forgotten task raises is logged, as in asyncio: trio-asyncio's own way is to end the
+    loop with it, and everything else on it.
+    """
+    async with trio_asyncio.open_loop() as loop:
+        loop.set_exception_handler(_log_unhandled)
+        yield loop
+
+
+def _log_unhandled(_: Any, context: dict[str, Any]) -> None:
+    log.error("asyncio.unhandled", problem=context.get("message"), exc_info=context.get("exception"))
 
 
 async def crossing(function: Callable[..., Awaitable[T]], /, *args: Any) -> T:
