@@ -4,7 +4,9 @@ The only module that reaches for its private names.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -15,6 +17,19 @@ from aiokafka.structs import OffsetAndMetadata
 T = TypeVar("T")
 
 _RETRY_S = 0.1
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without aiokafka's own log lines: while a broker is away it writes ten a second, and what matters comes as an
+    exception."""
+    logger = logging.getLogger("aiokafka")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def mend_producer(producer: AIOKafkaProducer) -> None:

@@ -7,6 +7,7 @@ import structlog
 import trio
 
 from backends.asyncio_bridge import crossing
+from backends.kafka.aio import quiet
 from backends.kafka.broadcast import Broadcast
 from backends.kafka.connection import Connection, probe
 from backends.kafka.errors import UnusableKafka
@@ -90,13 +91,20 @@ async def open_kafka(
     Raises `UnusableKafka` when the operator must do something first. Kafka being away is no error: it is
     looked for, with backoff, and `problem` says how it stands.
     """
+    with quiet():
+        async with _opened(connection, ledger, timing or Timing()) as kafka:
+            yield kafka
+
+
+@asynccontextmanager
+async def _opened(connection: Connection, ledger: ConsumerLedger, timing: Timing) -> AsyncIterator[Kafka]:
     try:
         await crossing(probe, connection)
         problem = ""
     except StoreUnavailable as error:
         problem = str(error)
         log.warning("kafka.away", problem=problem)
-    kafka = Kafka(connection, ledger, timing or Timing())
+    kafka = Kafka(connection, ledger, timing)
     kafka.problem = problem
     async with trio.open_nursery() as nursery:
         nursery.start_soon(kafka.look_on)

@@ -125,7 +125,7 @@ async def test_a_send_that_is_cancelled_leaves_a_producer_that_works(kafka: Clus
             await log.append([NewRecord(topic, b"k", str(n).encode())], durable=True)
     await log.append([NewRecord(topic, b"k", b"last")], durable=True)
     values = [(r.value or b"").decode() for r in await log.fetch({(topic, 0): 0}, 100)]
-    assert values == sorted(values[:-1], key=int) + ["last"]
+    assert values == [*sorted(values[:-1], key=int), "last"]
     await log.aclose()
 
 
@@ -135,9 +135,10 @@ async def test_a_send_that_is_cancelled_leaves_a_producer_that_works(kafka: Clus
 @asynccontextmanager
 async def publishing(kafka: Cluster, folder: Path, *topics: Topic) -> AsyncIterator[System]:
     box = Mailbox(4096)
+    log = kafka.another_log(timeout=2.0)
     spool = Spool(folder, 1 << 20)
     children = [
-        Child("event_log", partial(EventLogActor, kafka.another_log(timeout=2.0), topics, Metrics()), mailbox=box),
+        Child("event_log", partial(EventLogActor, log, topics, Metrics()), mailbox=box),
         Child("publisher", partial(Publisher, EventBuffer(), Metrics(), spool=spool, append_timeout=4.0), mailbox=box),
     ]
     try:
@@ -145,6 +146,7 @@ async def publishing(kafka: Cluster, folder: Path, *topics: Topic) -> AsyncItera
             yield system
     finally:
         spool.close()
+        await log.aclose()
 
 
 async def publish(system: System, topic: str, many: int, every: float) -> float:
@@ -182,9 +184,7 @@ async def test_the_bus_away_during_publishes_and_consumption_loses_and_reorders_
         nursery.start_soon(trouble)
         longest = await publish(system, topic, many, 0.05)
         await system.ref("publisher").ask(Flush(), timeout=60)
-        with trio.fail_after(60):
-            while len(set(consumer.values)) < 5 * many:
-                await trio.sleep(0.1)
+        await consumer.until(lambda: len(set(consumer.values)) == 5 * many)
         nursery.cancel_scope.cancel()
     assert longest < 1.0  # and no publication failed
     assert in_order(consumer.values)
@@ -202,13 +202,10 @@ async def test_a_member_survives_a_restart_of_the_broker(kafka: Cluster) -> None
     kafka.broker.kill()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(consumer.run, ignore=(StoreUnavailable,)))
-        await trio.sleep(3)
-        assert consumer.errors != []  # it says that the brokers are away
+        await consumer.until(lambda: bool(consumer.errors), within=20)  # it says that the brokers are away
         await started(kafka.broker)
         await _filled(kafka, topic, *(f"k:{n}" for n in range(10, 20)))
-        with trio.fail_after(40):
-            while len(set(consumer.values)) < 20:
-                await trio.sleep(0.1)
+        await consumer.until(lambda: len(set(consumer.values)) == 20)
         nursery.cancel_scope.cancel()
     assert in_order(consumer.values)
 
@@ -258,22 +255,18 @@ trio.run(main)
 async def test_a_member_killed_with_9_is_replaced_and_nothing_is_lost(kafka: Cluster) -> None:
     topic = await kafka.topic(4)
     here = await kafka.consumer("killed", topic)
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, kafka.broker.bootstrap, topic], stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", KILLED, kafka.broker.bootstrap, topic]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220 - as quick as a fork is
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(here.run)
-            while len(here.starts) != 2:
-                await trio.sleep(0.1)
+            await here.until(lambda: len(here.starts) == 2)
             nursery.start_soon(partial(_keyed, kafka, topic, 40))
             await trio.sleep(1)
             process.send_signal(signal.SIGKILL)
             there = await trio.to_thread.run_sync(lambda: process.communicate()[0].split())
             assert there  # it had work, too
-            with trio.fail_after(40):
-                while len(set(here.values) | set(there)) < 5 * 40:
-                    await trio.sleep(0.1)
+            await here.until(lambda: len({*here.values, *there}) == 5 * 40)
             nursery.cancel_scope.cancel()
     finally:
         process.kill()
@@ -295,11 +288,11 @@ async def test_members_that_come_and_go_lose_and_reorder_nothing(kafka: Cluster)
     consumers: list[Consumer] = []
     delivered: list[str] = []
 
-    async def comes_and_goes(stays: float) -> None:
+    async def comes_and_goes(seconds: float) -> None:
         consumer = await kafka.consumer("storm", topic)
         consumer.values = delivered  # one list for all: the order of delivery
         consumers.append(consumer)
-        with trio.move_on_after(stays):
+        with trio.move_on_after(seconds):
             await consumer.run(ignore=(StoreUnavailable,))
         await consumer.commit()
         await consumer.member.leave()
@@ -307,12 +300,10 @@ async def test_members_that_come_and_go_lose_and_reorder_nothing(kafka: Cluster)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(comes_and_goes, 1000)
         nursery.start_soon(partial(_keyed, kafka, topic, 100))
-        for stays in (2.0, 1.0, 3.0, 0.5, 2.0):
+        for seconds in (2.0, 1.0, 3.0, 0.5, 2.0):
             await trio.sleep(0.7)
-            nursery.start_soon(comes_and_goes, stays)
-        with trio.fail_after(60):
-            while len(set(delivered)) < 5 * 100:
-                await trio.sleep(0.1)
+            nursery.start_soon(comes_and_goes, seconds)
+        await consumers[0].until(lambda: len(set(delivered)) == 5 * 100)
         nursery.cancel_scope.cancel()
     assert in_order(delivered)
     assert len(consumers) == 6
