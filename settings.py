@@ -11,12 +11,14 @@ from operator import attrgetter
 from pathlib import Path
 
 import settings_rules as rules
-from settings_reader import ConfigError, Reader, defaults, required, rows, section, setting
+from settings_reader import ConfigError, Reader, defaults, required, rows, secret, section, setting
 from settings_rules import Bind, Network
 
 __all__ = ["Bind", "Changes", "ConfigError", "Limit", "Network", "Route", "Settings", "describe_changes", "load"]
 
-_EMBEDDED = "this build runs embedded in one process; leave it empty"
+_COMBINATIONS = (
+    "supported are embedded alone, embedded with Redis, PostgreSQL with Kafka, and PostgreSQL with Kafka and Redis"
+)
 _BUILT_IN = "this build validates tokens with its own Auth Service; leave it empty"
 
 
@@ -70,17 +72,34 @@ class Auth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redis:
-    url: str = setting("", rules.refused(_EMBEDDED))
+    """`url` "": none. With it limits are counted there for every instance, and the cache has a second tier there;
+    it goes with any of the other engines. Holds a password: never shown."""
+
+    url: str = secret("", rules.redis_url)
+    prefix: str = setting("weir", rules.text(r"[A-Za-z0-9_.-]{1,64}", "must be 1 to 64 letters, digits and _.-"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Postgres:
-    dsn: str = setting("", rules.refused(_EMBEDDED))
+    """`dsn` "": embedded. `timeout`: for one transaction, waiting for a connection included."""
+
+    dsn: str = secret("", rules.postgres_dsn)
+    pool_size: int = setting(12, rules.integer(2, 1000))
+    timeout: float = setting("5s", rules.positive)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kafka:
-    bootstrap: str = setting("", rules.refused(_EMBEDDED))
+    """`bootstrap` "": embedded. `instance_id`: this instance's own name in its consumer groups (static membership),
+    "" for none. `tls_ca` None: the system's certificates; absolute once loaded, like `data.dir`."""
+
+    bootstrap: str = setting("", rules.servers)
+    instance_id: str = setting("", rules.text(r"[A-Za-z0-9_.-]{0,200}", "must be at most 200 letters, digits and _.-"))
+    security_protocol: str = setting("PLAINTEXT", rules.choice("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"))
+    sasl_mechanism: str = setting("PLAIN", rules.choice("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"))
+    username: str = setting("", rules.text(r"[^\n]*", "must be text"))
+    password: str = secret("", rules.password)
+    tls_ca: Path | None = setting("", rules.optional_file)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +142,10 @@ class Cache:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
+    """`retention` None: records are kept for ever. `spool`: bytes on disk of what waits for Kafka."""
+
+    retention: float | None = setting("", rules.positive_or_none)
+    spool: int = setting("256MiB", rules.size)
     on_full: str = setting("drop", rules.choice("drop", "refuse"))
 
 
@@ -136,11 +159,13 @@ class Events:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consumers:
-    """`attempts` counts the first delivery too; the n-th wait is min(cap, base·2ⁿ⁻¹)·U(0.5, 1)."""
+    """`attempts` counts the first delivery too; the n-th wait is min(cap, base·2ⁿ⁻¹)·U(0.5, 1). A dead letter that
+    was replayed `max_replays` times is quarantined."""
 
     attempts: int = setting(3, rules.integer(1, 100))
     backoff_base: float = setting("500ms", rules.positive)
     backoff_cap: float = setting("30s", rules.positive)
+    max_replays: int = setting(3, rules.integer(1, 1000))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,8 +240,10 @@ def load(path: Path | None, environ: Mapping[str, str], reserved_prefixes: Colle
     base = path.parent if path else Path()
     server = settings.server
     cert, key = ((base / file).absolute() if file else None for file in (server.tls_cert, server.tls_key))
+    ca = settings.kafka.tls_ca
     return replace(
         settings,
+        kafka=replace(settings.kafka, tls_ca=(base / ca).absolute() if ca else None),
         data=Data(dir=(base / settings.data.dir).absolute()),
         server=replace(server, tls_cert=cert, tls_key=key),
     )
@@ -236,8 +263,26 @@ def _contradictions(settings: Settings, reserved_prefixes: Collection[str]) -> I
         yield "consumers.backoff_cap", "must not be shorter than consumers.backoff_base"
     if "*" in cors.origins and (cors.allow_credentials or len(cors.origins) > 1):
         yield "cors.origins", '"*" must stand alone and without cors.allow_credentials; list the exact origins'
+    if settings.postgres.dsn and not settings.kafka.bootstrap:
+        yield "kafka.bootstrap", f"must be set beside postgres.dsn: {_COMBINATIONS}"
+    if settings.kafka.bootstrap and not settings.postgres.dsn:
+        yield "postgres.dsn", f"must be set beside kafka.bootstrap: {_COMBINATIONS}"
+    yield from _contradictions_of_kafka(settings.kafka)
     yield from _contradictions_of_limits(settings.limits)
+    if settings.redis.url:
+        yield from _uncountable(settings.limits)
     yield from _contradictions_of_routes(settings.routes, reserved_prefixes)
+
+
+def _contradictions_of_kafka(kafka: Kafka) -> Iterator[tuple[str, str]]:
+    sasl, tls = kafka.security_protocol.startswith("SASL"), kafka.security_protocol.endswith("SSL")
+    for key in ("username", "password"):
+        if sasl and not getattr(kafka, key):
+            yield f"kafka.{key}", f"must be given with kafka.security_protocol {kafka.security_protocol}"
+    if kafka.username and not sasl:
+        yield "kafka.username", "must be empty unless kafka.security_protocol is SASL_SSL or SASL_PLAINTEXT"
+    if kafka.tls_ca is not None and not tls:
+        yield "kafka.tls_ca", "must be empty unless kafka.security_protocol is SSL or SASL_SSL"
 
 
 def _contradictions_of_limits(limits: tuple[Limit, ...]) -> Iterator[tuple[str, str]]:
@@ -247,6 +292,12 @@ def _contradictions_of_limits(limits: tuple[Limit, ...]) -> Iterator[tuple[str, 
             yield f"limits[{index}].name", f"is the name of limits[{taken[limit.name]}] too; names must differ"
         if limit.quota > limit.window * 1_000_000:
             yield f"limits[{index}].quota", "must be at most one per microsecond of its window"
+
+
+def _uncountable(limits: tuple[Limit, ...]) -> Iterator[tuple[str, str]]:
+    for index, limit in enumerate(limits):
+        if limit.burst * limit.window > limit.quota * 200 * 365 * 86_400:
+            yield f"limits[{index}].burst", "with redis.url, must not take more than 200 years to come back"
 
 
 def _contradictions_of_routes(routes: tuple[Route, ...], reserved: Collection[str]) -> Iterator[tuple[str, str]]:

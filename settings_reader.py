@@ -1,6 +1,6 @@
 """Read a TOML file and `WEIR_…` variables into frozen dataclasses whose fields say their own rules.
 
-Knows no key by name: `settings.py` declares them with `setting`, `required`, `section` and `rows`. Whatever
+Knows no key by name: `settings.py` declares them with `setting`, `secret`, `required`, `section` and `rows`. Whatever
 is wrong becomes a `ConfigError`, one line that says where the value stands.
 """
 
@@ -34,6 +34,11 @@ class ConfigError(Exception):
 def setting(default: object, rule: Rule[T]) -> T:
     """A key. Its *default* is written as in the file, and goes through the rule like any other value."""
     return field(default_factory=partial(rule, default), metadata={"default": default, "rule": rule})
+
+
+def secret(default: object, rule: Rule[T]) -> T:
+    """A key whose value may hold a password: no `repr` shows it."""
+    return field(default_factory=partial(rule, default), metadata={"default": default, "rule": rule}, repr=False)
 
 
 def required(rule: Rule[T]) -> T:

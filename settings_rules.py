@@ -11,7 +11,7 @@ from dataclasses import MISSING
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 T = TypeVar("T")
 Rule = Callable[[object], T]
@@ -68,6 +68,56 @@ def refused(cure: str) -> Rule[str]:
     return rule
 
 
+def redis_url(value: object) -> str:
+    """As redis-py reads it, which reads the rest of it later. It may hold a password, so no message repeats it."""
+    if value == "":
+        return ""
+    known = isinstance(value, str) and re.fullmatch(r"(rediss?|unix|rediss?\+sentinel)://[^\s]+", value)
+    if not known:
+        raise Broken(
+            'must be "redis://user:password@host:port/db" (rediss:// with TLS), "unix:///path" or '
+            '"redis+sentinel://host:port,host:port/service", or "" for none; a Cluster is not supported',
+            shown="…",
+        )
+    return str(value)
+
+
+def postgres_dsn(value: object) -> str:
+    """A URL as asyncpg reads it. It may hold a password, so no message repeats it."""
+    if value == "":
+        return ""
+    must = 'must be "postgresql://user:password@host:port/database", or "" for embedded'
+    if not isinstance(value, str) or not re.fullmatch(r"postgres(ql)?://[^\s]+", value):
+        raise Broken(must, shown="…")
+    try:
+        database = urlsplit(value).path.strip("/")
+    except ValueError:
+        raise Broken(must, shown="…") from None
+    if not database:
+        raise Broken("must name a database: " + must.removeprefix("must be "), shown="…")
+    return value
+
+
+def servers(value: object) -> str:
+    """`host:port[,host:port…]`, or "" for none."""
+    if value == "":
+        return ""
+    must = 'must be "host:port" or several of them, separated by commas, or "" for embedded'
+    if not isinstance(value, str):
+        raise Broken(must)
+    for part in value.split(","):
+        if address(part.strip(), "", must)[2] is None:
+            raise Broken(must)
+    return value
+
+
+def password(value: object) -> str:
+    """Text of one line; no message repeats it."""
+    if not isinstance(value, str) or not value.isprintable():
+        raise Broken("must be text on one line", shown="…")
+    return value
+
+
 def flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise Broken("must be true or false")
@@ -107,6 +157,11 @@ def positive(value: object) -> float:
     if not seconds:
         raise Broken("must be above zero")
     return seconds
+
+
+def positive_or_none(value: object) -> float | None:
+    """Seconds, more than 0, or "" for None."""
+    return None if value == "" else positive(value)
 
 
 def whole_seconds(value: object) -> int:

@@ -12,7 +12,6 @@ if sys.version_info < (3, 11) or find_spec("trio") is None:
     sys.exit(2)
 
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -37,25 +36,28 @@ from actors.consumers.notification.deliveries import Deliveries
 from actors.consumers.notification.mail import MailWriter
 from actors.consumers.search.handler import SearchHandler
 from actors.event_log.actor import EventLogActor
+from actors.outbox.actor import OutboxRelay
 from actors.publisher.actor import Publisher
 from actors.rate_limiter.actor import RateLimiter
 from actors.router.actor import Router
 from actors.runtime import Child, DynamicSupervisor, Mailbox, Pool, Supervisor, SupervisorGaveUp
+from actors.shared_store.actor import SharedStore
 from actors.storage.maintenance import StorageMaintenance
 from actors.storage.reader import StorageReader
 from actors.storage.scans import StorageScans
 from actors.storage.writer import StorageWriter
-from backends.embedded.database import Database
-from backends.embedded.engine import Engine
-from backends.embedded.errors import EmbeddedError
+from backends.ports.engine import EngineUnusable
 from backends.ports.events import AUDIT, ENTITY_CHANGED
+from backends.redis.url import RedisUrlError
 from composition import values
 from composition.apps import admin_app, public_app
-from composition.listening import Listening, listening, opened_data
+from composition.engines import engine_to_look_at, made_engine
+from composition.listening import Listening, listening
 from composition.operating import open_operations
 from composition.parts import Parts, load_apps
 from composition.process import serve
-from gateway.admin.commands import commands, config_option
+from gateway.admin.commands import commands
+from gateway.admin.console import config_option
 from gateway.asgi_target import AsgiLifespan, TargetError
 from gateway.front_end import FrontEnd
 from gateway.ids import new_id
@@ -98,30 +100,34 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
             _child("storage_scans", partial(StorageScans, engine.entities(), metrics), on_crash="retry_once"),
             _child("event_log", partial(EventLogActor, engine.event_log(), values.topics(settings), metrics),
                    shutdown=20.0),
-            _child("storage_maintenance", partial(StorageMaintenance, values.housekeeping(engine, settings), metrics)),
+            _child("storage_maintenance", partial(
+                StorageMaintenance, values.housekeeping(engine, settings, parts.audit, parts.audit_key), metrics)),
             _child("publisher", partial(Publisher, parts.events, metrics), shutdown=20.0),
+            *_outbox(parts),
+            *_redis(parts),
         ]),
         # On the request path nobody gives up: a child that keeps failing stays in capped backoff, and
         # /readyz says so.
         Supervisor("request_path", intensity=None, children=[
-            _child("cache_manager", partial(CacheManager, parts.cached, loaders, metrics), on_crash="retry_once"),
-            _child("rate_limiter", partial(RateLimiter, parts.buckets, metrics), on_crash="retry_once"),
+            _child("cache_manager", partial(CacheManager, parts.cached, loaders, metrics, second=parts.second),
+                   on_crash="retry_once"),
+            _child("rate_limiter", partial(RateLimiter, parts.buckets, metrics, parts.counting), on_crash="retry_once"),
             _child("authenticator", partial(Authenticator, metrics, time.time), on_crash="retry_once"),
             Supervisor("services", intensity=None, children=[
                 _child("oauth", partial(OAuth, **service)),
                 _child("users", partial(Users, **service)),
                 _child("configuration", partial(Configuration, **service)),
-                _child("search_service", partial(SearchService, engine.search(), **service)),
+                _child("search_service", partial(SearchService, parts.search, **service)),
                 _child("webhooks", partial(Webhooks, **service,
                                            allow_private_endpoints=settings.notifications.allow_private_endpoints)),
-                _child("audit_service", partial(AuditService, engine.audit(), **service)),
+                _child("audit_service", partial(AuditService, parts.audit, **service)),
                 _child("openapi", partial(OpenApi, DOCUMENTED, **service)),
             ]),
         ]),
         Supervisor("consumers", intensity=None, children=[
-            _child("audit", partial(Consumer, "audit", (AUDIT,), AuditHandler(engine.audit()), **group)),
+            _child("audit", partial(Consumer, "audit", (AUDIT,), AuditHandler(parts.audit), **group)),
             _child("notification", partial(NotificationConsumer, engine.deliveries(), MailWriter(), **group)),
-            _child("search", partial(Consumer, "search", (ENTITY_CHANGED,), SearchHandler(engine.search()), **group)),
+            _child("search", partial(Consumer, "search", (ENTITY_CHANGED,), SearchHandler(parts.search), **group)),
             _child("invalidation", partial(CacheInvalidation, metrics=metrics)),
             _child("deliveries", partial(Deliveries, engine.deliveries(), values.webhook_sender(settings),
                                          values.email_sender(settings), **group), shutdown=20.0),
@@ -138,6 +144,22 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
     ])  # fmt: skip
 
 
+def _outbox(parts: Parts) -> list[Child]:
+    """What writes committed on its way to the bus, where that is another system than the database."""
+    outbox = parts.engine.outbox()
+    if outbox is None:
+        return []
+    return [_child("outbox", partial(OutboxRelay, outbox, parts.engine.event_log(), parts.metrics))]
+
+
+def _redis(parts: Parts) -> list[Child]:
+    """Who watches it, where there is one."""
+    if parts.redis is None:
+        return []
+    watch = partial(SharedStore, parts.redis.presence, parts.redis.cache, parts.standing, parts.metrics)
+    return [_child("redis", watch)]
+
+
 def _child(id: str, factory: Callable[[], Any], **options: Any) -> Child:
     """`shutdown` (default 5.0) is its share of `shutdown_deadline` beside those of the others: see `budgets.py`."""
     return Child(id, factory, mailbox=Mailbox(4096), **options)
@@ -147,8 +169,8 @@ def run(config: Path) -> int:
     """Run the server; its exit code."""
     settings = read_settings(config)
     configure_logging(settings.log.level, settings.log.format, sys.stderr)
-    with opened_data(settings) as database, listening(settings) as sockets:
-        parts = Parts(settings, Engine(database))
+    with made_engine(settings) as engine, listening(settings) as sockets:
+        parts = Parts(settings, engine)
         try:
             trio.run(serve, tree(parts, sockets), parts, sockets, partial(read_settings, config))
         except SupervisorGaveUp as error:
@@ -183,6 +205,7 @@ def check(context: click.Context) -> None:
     path = _config(context)
     settings = read_settings(path)
     values.tls(settings)
+    values.redis(settings)
     load_apps(settings)
     click.echo(f"{path} is fine")
 
@@ -193,8 +216,8 @@ def check(context: click.Context) -> None:
 def print_tree(context: click.Context) -> None:
     """Print the supervision tree."""
     settings = read_settings(_config(context))
-    with tempfile.TemporaryDirectory() as folder, Database.open(Path(folder) / "weir.db") as database:
-        declared = tree(Parts(settings, Engine(database)), Listening())
+    with engine_to_look_at(settings) as engine:
+        declared = tree(Parts(settings, engine), Listening())
     Console(highlight=False).print(_drawn(declared))
 
 
@@ -216,24 +239,8 @@ def _config(context: click.Context) -> Path:
     return context.find_root().ensure_object(dict).get("config") or DEFAULT_CONFIG
 
 
-def _later(group: str, name: str, what: str) -> click.Command:
-    """A command that a later version builds: named, and refused."""
-
-    @click.command(name, help=f"{what} (not in this version).")
-    @config_option
-    def refused() -> None:
-        raise click.UsageError(f"{group} {name} is not part of this version yet")
-
-    return refused
-
-
 for _command in commands(lambda config: open_operations(read_settings(config)), DEFAULT_CONFIG):
     weir.add_command(_command)
-for _group, _help, _command in (
-    ("search", "The index.", _later("search", "reindex", "Build the search index anew")),
-    ("audit", "The audit log.", _later("audit", "verify", "Check the audit log's chain")),
-):
-    weir.add_command(config_option(click.Group(_group, [_command], help=_help)))
 
 
 def main() -> None:
@@ -250,7 +257,7 @@ def main() -> None:
         sys.exit(2)
     except click.Abort:
         sys.exit(130)
-    except (ConfigError, BindError, EmbeddedError, TargetError, TlsError) as error:
+    except (ConfigError, BindError, EngineUnusable, RedisUrlError, TargetError, TlsError) as error:
         click.echo(f"weir: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
 

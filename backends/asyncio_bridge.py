@@ -4,8 +4,8 @@ A crossing costs about 100 µs, so adapters cross with a batch and never with a 
 opens the loop once (`asyncio_loop`), above the tree; everything below may call `crossing`.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar, cast
 
 import structlog
@@ -17,15 +17,17 @@ T = TypeVar("T")
 
 
 @asynccontextmanager
-async def asyncio_loop() -> AsyncIterator[Any]:
-    """An asyncio event loop within the running trio loop, for as long as the block runs.
+async def asyncio_loop() -> AsyncIterator[None]:
+    """An asyncio event loop within the running trio loop, for as long as the block runs. Its exceptions come out
+    as they are.
 
     What a library's callback or forgotten task raises is logged, as in asyncio: trio-asyncio's own way is to end the
     loop with it, and everything else on it.
     """
-    async with trio_asyncio.open_loop() as loop:
-        loop.set_exception_handler(_log_unhandled)
-        yield loop
+    with bare():
+        async with trio_asyncio.open_loop() as loop:
+            loop.set_exception_handler(_log_unhandled)
+            yield
 
 
 def _log_unhandled(_: Any, context: dict[str, Any]) -> None:
@@ -39,3 +41,17 @@ async def crossing(function: Callable[..., Awaitable[T]], /, *args: Any) -> T:
     that does not take cancellation well is called behind a shield with a deadline instead.
     """
     return cast(T, await trio_asyncio.aio_as_trio(function)(*args))
+
+
+@contextmanager
+def bare() -> Iterator[None]:
+    """An exception that a nursery wrapped although it was the only one comes out as itself."""
+    alone: BaseException
+    try:
+        yield
+        return
+    except BaseExceptionGroup as group:
+        alone = group
+        while isinstance(alone, BaseExceptionGroup) and len(alone.exceptions) == 1:
+            alone = alone.exceptions[0]
+    raise alone

@@ -1,16 +1,21 @@
 """The apps behind the listeners, wired to the actors they ask. Made anew for each incarnation of a listener."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import cast
 
-from composition.parts import SERVICES, Parts
+from backends.ports.audit_signing import AuditKey
+from backends.ports.stores import AuditStore, SearchIndex
+from composition.parts import GROUPS, SERVICES, Parts
 from gateway.address import TrustedProxies
 from gateway.admin.access import AdminToken
 from gateway.admin.app import create_app
+from gateway.admin.audit_operations import AuditOperations
 from gateway.admin.control import Control
 from gateway.admin.dead_letter_operations import DeadLetterOperations
 from gateway.admin.operations import Lookup, Operations
+from gateway.admin.search_operations import SearchOperations
 from gateway.admin.token_operations import TokenOperations
 from gateway.asgi import GatewayApp, shield_send
 from gateway.asgi_types import App
@@ -20,6 +25,7 @@ from gateway.pipeline import Pipeline
 from gateway.services.openapi import document
 from gateway.services.routes import DOCUMENTED
 from gateway.targets import Targets
+from settings import Settings
 
 REQUEST_PATH = (
     "storage", "storage_reader", "event_log", "publisher", "cache_manager", "rate_limiter", "authenticator",
@@ -61,18 +67,36 @@ def admin_app(parts: Parts, bind: str, trusted: bool, listener: FrontEnd) -> App
         REQUEST_PATH,
         openapi=partial(document, DOCUMENTED),
         before_scrape=partial(parts.lag.refresh, listener.lookup),
+        engine=parts.engine.health,
     )
     token = AdminToken.load(settings.data.dir / "admin.token")
+    parts.audit_key()  # made at the first start, not when it is first asked for
+    operate = operations(listener.lookup, settings, parts.audit, parts.search, parts.audit_key, cached=True)
     app = create_app(
-        control, operations(listener.lookup, cached=True), parts.metrics, token,
+        control, operate, parts.metrics, token,
         bind=bind, allow_kill=settings.admin.allow_kill, trusted=trusted,
     )  # fmt: skip
     return shield_send(cast(App, app), deadline=5.0)
 
 
-def operations(lookup: Lookup, *, cached: bool) -> Operations:
-    tokens = TokenOperations(lookup, time.time, new_id, cached=cached)
-    return Operations({**tokens.by_name(), **DeadLetterOperations(lookup).by_name()})
+def operations(
+    lookup: Lookup,
+    settings: Settings,
+    audit: AuditStore,
+    search: SearchIndex,
+    audit_key: Callable[[], AuditKey],
+    *,
+    cached: bool,
+) -> Operations:
+    """What an operator can do, over the actors of *lookup*. *cached*: whether a cache manager is among them."""
+    return Operations(
+        {
+            **TokenOperations(lookup, time.time, new_id, cached=cached).by_name(),
+            **DeadLetterOperations(lookup, GROUPS, settings.consumers.max_replays).by_name(),
+            **SearchOperations(search, lookup).by_name(),
+            **AuditOperations(audit, audit_key, time.time).by_name(),
+        }
+    )
 
 
 def targets(parts: Parts, lookup: Lookup) -> Targets:

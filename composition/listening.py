@@ -1,4 +1,4 @@
-"""The listening sockets and the data directory: held for the life of the process, above the tree."""
+"""The listening sockets: held for the life of the process, above the tree."""
 
 import socket
 from collections.abc import Iterator, Sequence
@@ -6,8 +6,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from backends.embedded.database import Database
-from backends.embedded.lock import data_directory_lock
 from gateway.sockets import address_of, open_sockets
 from settings import Settings
 
@@ -53,10 +51,3 @@ def listening(settings: Settings) -> Iterator[Listening]:
 
 def control_socket(settings: Settings) -> Path:
     return settings.data.dir / "control.sock"
-
-
-@contextmanager
-def opened_data(settings: Settings) -> Iterator[Database]:
-    """The data directory under its lock, and the database in it."""
-    with data_directory_lock(settings.data.dir), Database.open(settings.data.dir / "weir.db") as database:
-        yield database

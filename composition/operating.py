@@ -12,10 +12,11 @@ from actors.metrics import Metrics
 from actors.runtime import Child, Mailbox, Supervisor, open_system
 from actors.storage.scans import StorageScans
 from actors.storage.writer import StorageWriter
-from backends.embedded.engine import Engine
 from composition import values
 from composition.apps import operations
-from composition.listening import control_socket, opened_data
+from composition.audit_key import AuditKeyFile
+from composition.engines import made_engine, opened_engines
+from composition.listening import control_socket
 from gateway.admin.operations import Caller
 from gateway.admin.remote import RemoteOperations
 from gateway.logging import configure_logging
@@ -31,8 +32,8 @@ async def open_operations(settings: Settings) -> AsyncIterator[Caller]:
                 yield remote
                 return
     configure_logging("error", "auto", sys.stderr)
-    with opened_data(settings) as database:
-        metrics, engine, box = Metrics(), Engine(database), Mailbox(1024)
+    with made_engine(settings) as engine:
+        metrics, box = Metrics(), Mailbox(1024)
         log_of = partial(EventLogActor, engine.event_log(), values.topics(settings), metrics)
         offline = Supervisor("root", children=[
             Child("storage", partial(StorageWriter, engine.entities(), metrics), mailbox=box),
@@ -40,5 +41,6 @@ async def open_operations(settings: Settings) -> AsyncIterator[Caller]:
             Child("event_log", log_of, mailbox=box),
             Child("deliveries", partial(DormantDeliveries, engine.deliveries(), time.time), mailbox=box),
         ])  # fmt: skip
-        async with engine.opened(), open_system(offline) as system:
-            yield operations(system.ref, cached=False)
+        audit, search, key = engine.audit(), engine.search(), AuditKeyFile(settings.data.dir)
+        async with opened_engines(engine), open_system(offline) as system:
+            yield operations(system.ref, settings, audit, search, key, cached=False)

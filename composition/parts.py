@@ -3,13 +3,18 @@
 from random import Random
 
 from actors.cache_manager.messages import CONFIGURATION, TOKEN_VALIDATION, USER_PROFILE
+from actors.cache_manager.second_tier import SecondTier
 from actors.cache_manager.store import KindPolicy, LocalTier
 from actors.metrics import Metrics
 from actors.publisher.buffer import EventBuffer
+from actors.rate_limiter.actor import SharedCounting
+from actors.rate_limiter.fallback import Fallback
 from actors.rate_limiter.store import Buckets
 from actors.router.table import RouteTable, RouteTableRef
+from actors.shared_store.standing import Standing
 from backends.ports.engine import Engine
 from composition import values
+from composition.audit_key import AuditKeyFile
 from gateway.admin.control import Phase
 from gateway.admin.lag import LagGauge
 from gateway.asgi_target import AsgiApp, TargetError, load_app
@@ -22,17 +27,23 @@ from settings import Settings
 SERVICES = ("oauth", "users", "configuration", "search_service", "webhooks", "audit_service", "openapi")
 """The ids of the built-in services, which are also the names of their targets."""
 
+GROUPS = ("audit", "notification", "search")
+"""The consumer groups."""
+
 
 class Parts:
     """Adapters, buckets, cached values, buffers, the route table, applications, counters.
 
-    Raises TargetError for a route whose target does not exist, TlsError for a certificate that cannot be used.
+    Raises TargetError for a route whose target does not exist, TlsError for a certificate that cannot be used,
+    RedisUrlError for a `redis.url` that cannot be read.
     """
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self.settings = settings
         self.engine = engine
         self.phase = Phase()
+        self.audit, self.search = engine.audit(), engine.search()
+        self.audit_key = AuditKeyFile(settings.data.dir)
         self.metrics = metrics = Metrics()
         self.lag = LagGauge(metrics)
         self.restarts = metrics.counter("weir_actor_restarts_total", "Restarts, by actor.", ("actor",))
@@ -50,6 +61,13 @@ class Parts:
             },
             Random(),
         )
+        self.redis = redis = values.redis(settings)
+        self.standing = standing = Standing()
+        self.counting: SharedCounting | None = None
+        self.second: SecondTier | None = None
+        if redis is not None:
+            self.counting = SharedCounting(redis.limiter, standing, Fallback(self.buckets, values.limits(settings)))
+            self.second = SecondTier(redis.cache, standing, values.CODECS)
         self.events = EventBuffer(on_full="refuse" if settings.audit.on_full == "refuse" else "drop")
         self.routes = RouteTableRef(RouteTable(values.routes(settings)))
         self.policy = Policy(LimitPlan(values.limits(settings)), values.cors(settings))

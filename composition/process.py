@@ -27,6 +27,7 @@ from composition import values
 from composition.actor_metrics import expose
 from composition.apps import targets
 from composition.budgets import within
+from composition.engines import opened_engines
 from composition.listening import Listening
 from composition.parts import Parts
 from gateway.asgi_target import TargetError
@@ -45,7 +46,7 @@ async def serve(declared: Supervisor, parts: Parts, sockets: Listening, reread: 
     deadline = parts.settings.server.shutdown_deadline
     with trio.open_signal_receiver(*STOP, signal.SIGHUP) as signals, closing(parts.origins):
         async with (
-            parts.engine.opened(),
+            opened_engines(parts.engine, parts.redis),
             open_system(
                 within(declared, deadline), shutdown_deadline=deadline, observer=partial(_observe, parts), metrics=True
             ) as system,

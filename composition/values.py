@@ -2,20 +2,28 @@
 
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from actors.authenticator.messages import Principal
+from actors.cache_manager.codec import Codec
+from actors.cache_manager.messages import CONFIGURATION, TOKEN_VALIDATION, USER_PROFILE
 from actors.consumers.notification.email import EmailSender, OutboxSender, SmtpSender, opportunistic_tls
 from actors.consumers.notification.webhook import WebhookSender
 from actors.consumers.retry import RetryPolicy
 from actors.rate_limiter import messages as limiter_messages
 from actors.router import messages as router_messages
 from actors.storage.maintenance import Job
+from backends.ports.audit_signing import AuditKey
 from backends.ports.engine import Engine
+from backends.ports.entities import Entity
 from backends.ports.event_log import Topic
 from backends.ports.events import AUDIT, CACHE_INVALIDATE, ENTITY_CHANGED
+from backends.ports.stores import AuditStore
+from backends.redis.engine import RedisEngine
 from gateway.cors import CorsPolicy
 from gateway.http1.connection import ConnectionLimits
 from gateway.http1.parser import HeadLimits
+from gateway.ids import new_id
 from gateway.proxy.limits import ProxyLimits
 from gateway.request import Headers
 from gateway.server import ServerLimits
@@ -29,6 +37,19 @@ def limits(settings: Settings) -> tuple[limiter_messages.Limit, ...]:
         limiter_messages.Limit(limit.name, limit.key, limit.quota, limit.window, limit.burst, limit.fail)
         for limit in settings.limits
     )
+
+
+CODECS = {USER_PROFILE: Codec(Entity), CONFIGURATION: Codec(Entity), TOKEN_VALIDATION: Codec(Principal)}
+"""How what the cache keeps is written where instances share it."""
+
+
+def redis(settings: Settings) -> RedisEngine | None:
+    """None: no Redis. Raises RedisUrlError."""
+    if not settings.redis.url:
+        return None
+    # The embedded database is this process's alone, and so is what is cached of it.
+    namespace = new_id() if not settings.postgres.dsn else "shared"
+    return RedisEngine(settings.redis.url, settings.redis.prefix, namespace, new_id(), limits(settings))
 
 
 def routes(settings: Settings) -> tuple[router_messages.Route, ...]:
@@ -109,15 +130,24 @@ def email_sender(settings: Settings) -> EmailSender:
     return SmtpSender(host, port, sender=notifications.from_address, tls=opportunistic_tls())
 
 
-def housekeeping(engine: Engine, settings: Settings) -> Sequence[Job]:
+def housekeeping(
+    engine: Engine, settings: Settings, audit: AuditStore, audit_key: Callable[[], AuditKey]
+) -> Sequence[Job]:
     entities, event_log, deliveries = engine.entities(), engine.event_log(), engine.deliveries()
     kept = settings.events.retention  # a delivery that is done is of interest as long as its event
-    return [
+    jobs = [
         Job(name="checkpoint", every=1.0, run=engine.checkpoint),
         Job(name="expired", every=60.0, run=lambda: entities.purge_expired(time.time(), 500), until_empty=True),
         Job(name="delivered", every=60.0, run=lambda: deliveries.purge(time.time() - kept, 500), until_empty=True),
         Job(name="retention", every=60.0, run=lambda: event_log.purge(time.time(), 500), until_empty=True),
     ]
+    if (audited := settings.audit.retention) is not None:
+
+        async def drop_audits() -> int:
+            return await audit.drop_prefix(time.time() - audited, 200, audit_key().sign)
+
+        jobs.append(Job(name="audit_retention", every=60.0, run=drop_audits, until_empty=True))
+    return jobs
 
 
 def retry_policy(settings: Settings) -> RetryPolicy:

@@ -97,10 +97,10 @@ class LocalTier:
         ticket = self._tickets[kind, key] = Ticket(kind, key)
         return ticket
 
-    def finish_load(self, ticket: Ticket, loaded: Loaded, now: float) -> bool:
-        """Store what was loaded, unless the ticket is void (or the value may not be kept); True: it is stored."""
+    def finish_load(self, ticket: Ticket, loaded: Loaded, now: float) -> float:
+        """Store what was loaded, unless the ticket is void (or the value may not be kept); for how many seconds."""
         if not self.abandon_load(ticket):
-            return False
+            return 0.0
         shelf = self._shelves[ticket.kind]
         policy = shelf.policy
         ttl = policy.negative_ttl if loaded.value is None else policy.ttl
@@ -109,14 +109,14 @@ class LocalTier:
         ttl *= 1 - policy.jitter * self._rng.random()
         shelf.evict(ticket.key)
         if ttl <= 0:
-            return False
+            return 0.0
         if loaded.value is None:
             _make_room(shelf.absent, policy.max_absent)
             shelf.absent[ticket.key] = now + ttl
         else:
             _make_room(shelf.values, policy.max_entries)
             shelf.values[ticket.key] = (loaded.value, now + ttl)
-        return True
+        return ttl
 
     def abandon_load(self, ticket: Ticket) -> bool:
         """Give a ticket back unused; False when it was void already."""

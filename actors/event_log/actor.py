@@ -18,6 +18,7 @@ from actors.event_log.messages import (
     DropRecords,
     Ends,
     Fetch,
+    Groups,
     Lag,
     Positions,
     ReadRecord,
@@ -33,7 +34,7 @@ from backends.ports.events import NewRecord, Partition, Record
 
 log = structlog.get_logger(__name__)
 
-Query = Fetch | Positions | Ends | Commit | Attempts | SaveAttempt | ReadRecord | DropRecords | Topics | Lag
+Query = Fetch | Positions | Ends | Commit | Attempts | SaveAttempt | ReadRecord | DropRecords | Topics | Groups | Lag
 Message = Append | Appended | Query
 
 _FIRST_RETRY_S = 0.5
@@ -163,6 +164,8 @@ class EventLogActor(Actor[Message]):
                 return await event_log.drop(partition, dropped)
             case Topics():
                 return await event_log.topics()
+            case Groups():
+                return await event_log.groups()
             case Lag():
                 return await self._lag()
             case _:

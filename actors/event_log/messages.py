@@ -95,5 +95,10 @@ class Topics:
 
 
 @dataclass(frozen=True, slots=True)
+class Groups:
+    """→ `Mapping[str, list[str]]`: the groups that ever committed, each with its topics."""
+
+
+@dataclass(frozen=True, slots=True)
 class Lag:
     """→ `dict[tuple[str, str, int], int]`: records behind the end, by (group, topic, partition)."""

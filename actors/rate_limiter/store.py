@@ -6,8 +6,7 @@ Made by the composition root and given to each incarnation of the actor, so a cr
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
-from actors.rate_limiter.gcra import Gcra
-from actors.rate_limiter.messages import Limit, LimitState, Verdict
+from backends.ports.limits import Limit, LimitState, Verdict
 
 # A new key looks at this many of the oldest: the store shrinks twice as fast as it grows, at a constant price.
 _PURGED_PER_NEW_KEY = 2
@@ -20,7 +19,7 @@ class _LimitBuckets:
 
     def __init__(self, limit: Limit) -> None:
         self.limit = limit
-        self.gcra = Gcra.of(limit.quota, limit.window_s, limit.burst)
+        self.gcra = limit.gcra
         self.tats: OrderedDict[str, int] = OrderedDict()
 
     def same_numbers(self, limit: Limit) -> bool:

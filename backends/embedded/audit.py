@@ -7,20 +7,24 @@ from functools import partial
 import msgspec
 import trio
 
-from backends.embedded.audit_chain import ORIGIN, Fields, chain_hash, to_entry, to_fields
+from backends.embedded.connection import engine_errors
 from backends.embedded.database import Database
 from backends.embedded.reader import Reader
 from backends.ports import stores as port
-from backends.ports.stores import AuditEntry, AuditFilter, AuditVerdict
+from backends.ports.audit_chain import ORIGIN, Fields, chain_hash, to_entry, to_fields
+from backends.ports.audit_verification import Bounds, Link, verify
+from backends.ports.stores import AuditEntry, AuditFilter, AuditHead, AuditVerdict, Progress, Sign, Trusted
 
 # Rows hashed between two turns of the loop: about a millisecond.
 VERIFIED_AT_ONCE = 256
 
-_HEAD = "SELECT seq, hash FROM audit_head"
-_SET_HEAD = "UPDATE audit_head SET seq = ?, hash = ?"
+_CHAIN = "SELECT chain, sequence, hash FROM audit_chain WHERE name = ?"
+_NEW_CHAIN = "INSERT INTO audit_chain (name, sequence, hash) VALUES (?, 0, ?) RETURNING chain"
+_SET_HEAD = "UPDATE audit_chain SET sequence = ?, hash = ? WHERE chain = ?"
+_HEADS = "SELECT name, sequence, hash FROM audit_chain ORDER BY name"
 _INSERT = (
-    "INSERT INTO audit (id, at, subject, action, entity, outcome, request_id, status, client, seq, hash) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
+    "INSERT INTO audit (id, at, subject, action, entity, outcome, request_id, status, client, chain, sequence, hash) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
 )
 # One row each, because these run in a thread (see Reader); quote() prints a REAL so that it reads back exactly.
 _QUERY = (
@@ -28,13 +32,25 @@ _QUERY = (
     "id, json(quote(at)), subject, action, entity, outcome, request_id, status, client)) "
     "FROM (SELECT * FROM audit WHERE {conditions} ORDER BY at DESC, id DESC LIMIT ?)"
 )
-_CHAIN = (
-    "SELECT json_group_array(json_array(seq, hex(hash), json_array("
-    "id, json(quote(at)), subject, action, entity, outcome, request_id, status, client))) "
-    "FROM (SELECT * FROM audit WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?)"
+_BOUNDS = (
+    "SELECT json_group_array(json_array(name, dropped, hex(dropped_hash), signature, sequence, hex(hash), "
+    "coalesce((SELECT max(sequence) FROM audit WHERE audit.chain = audit_chain.chain), 0))) "
+    "FROM (SELECT * FROM audit_chain ORDER BY name) AS audit_chain"
 )
+_LINKS = (
+    "SELECT json_group_array(json_array(sequence, hex(hash), json_array("
+    "id, json(quote(at)), subject, action, entity, outcome, request_id, status, client))) "
+    "FROM (SELECT * FROM audit WHERE chain = (SELECT chain FROM audit_chain WHERE name = ?) "
+    "AND sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?)"
+)
+# Chains in the order of their oldest rows are not worth a sort: whoever has something to drop gets a turn.
+_PREFIXES = "SELECT chain, name, dropped FROM audit_chain WHERE dropped < sequence ORDER BY chain"
+_OLDEST = "SELECT sequence, at, hash FROM audit WHERE chain = ? AND sequence > ? ORDER BY sequence LIMIT ?"
+_CHECKPOINT = "UPDATE audit_chain SET dropped = ?, dropped_hash = ?, signature = ? WHERE chain = ?"
+_DROP = "DELETE FROM audit WHERE chain = ? AND sequence <= ?"
 
 _entries = msgspec.json.Decoder(list[Fields])
+_bounds = msgspec.json.Decoder(list[tuple[str, int, str, str, int, str, int]])
 _links = msgspec.json.Decoder(list[tuple[int, str, Fields]])
 
 
@@ -56,10 +72,10 @@ class AuditStore(port.AuditStore):
             self._open_connection = None
         await self._queries.aclose()
 
-    async def append(self, entries: Sequence[AuditEntry]) -> int:
+    async def append(self, chain: str, entries: Sequence[AuditEntry]) -> int:
         """Committed, not fsynced: the consumer's offset is committed later in the same log file, so a power
         failure that takes the entries takes the offset as well, and they are consumed again."""
-        return await self._database.write(self._connection, partial(self._append, entries))
+        return await self._database.write(self._connection, partial(self._append, chain, entries))
 
     async def query(self, where: AuditFilter, before: tuple[float, str] | None, limit: int) -> list[AuditEntry]:
         conditions, parameters = _conditions(where, before)
@@ -67,24 +83,36 @@ class AuditStore(port.AuditStore):
         packed = await self._one_text(statement, (*parameters, max(limit, 0)))
         return [to_entry(fields) for fields in _entries.decode(packed)]
 
-    async def verify(self) -> AuditVerdict:
-        """Rows that are appended meanwhile are not looked at."""
-        last, head = await self._queries.run(lambda connection: connection.execute(_HEAD).fetchall()[0])
-        seq, previous = 0, ORIGIN
-        while links := _links.decode(await self._one_text(_CHAIN, (seq, last, VERIFIED_AT_ONCE))):
-            for found, digest, fields in links:
-                if found != seq + 1:
-                    return AuditVerdict(rows=seq, head=previous.hex(), broken=f"row {seq + 1} is missing")
-                expected = chain_hash(previous, fields)
-                if bytes.fromhex(digest) != expected:
-                    return AuditVerdict(rows=seq, head=previous.hex(), broken=f"row {found} ({fields[0]}) was changed")
-                seq, previous = found, expected
-        broken: str | None = None
-        if seq != last:
-            broken = f"row {seq + 1} is missing: the trail ends before row {last}"
-        elif previous != head:
-            broken = f"row {seq} is not the one that was written last"
-        return AuditVerdict(rows=seq, head=previous.hex(), broken=broken)
+    async def heads(self) -> list[AuditHead]:
+        await trio.lowlevel.checkpoint()
+        with engine_errors():
+            rows = self._connection.execute(_HEADS).fetchall()
+        return [AuditHead(name, sequence, digest.hex()) for name, sequence, digest in rows]
+
+    async def verify(
+        self,
+        *,
+        trusted: Trusted,
+        expected: Sequence[AuditHead] = (),
+        progress: Progress = lambda done, total: None,
+    ) -> AuditVerdict:
+        return await verify(self, trusted=trusted, expected=expected, progress=progress)
+
+    async def drop_prefix(self, before: float, limit: int, sign: Sign) -> int:
+        return await self._database.write(self._connection, partial(self._drop, before, limit, sign))
+
+    # What a verification reads.
+
+    async def bounds(self) -> list[Bounds]:
+        packed = await self._one_text(_BOUNDS, ())
+        return [
+            Bounds(name, dropped, bytes.fromhex(base), signature, last, bytes.fromhex(head), stored)
+            for name, dropped, base, signature, last, head, stored in _bounds.decode(packed)
+        ]
+
+    async def links(self, chain: str, after: int, last: int) -> list[Link]:
+        packed = await self._one_text(_LINKS, (chain, after, last, VERIFIED_AT_ONCE))
+        return [Link(sequence, bytes.fromhex(digest), fields) for sequence, digest, fields in _links.decode(packed)]
 
     @property
     def _connection(self) -> sqlite3.Connection:
@@ -99,17 +127,38 @@ class AuditStore(port.AuditStore):
 
         return await self._queries.run(run)
 
-    def _append(self, entries: Sequence[AuditEntry]) -> int:
-        ((first, previous),) = self._connection.execute(_HEAD).fetchall()
-        seq = first
+    def _append(self, name: str, entries: Sequence[AuditEntry]) -> int:
+        known = self._connection.execute(_CHAIN, (name,)).fetchall()
+        chain, first, previous = known[0] if known else (*self._new_chain(name), 0, ORIGIN)
+        sequence = first
         for entry in entries:
             fields = to_fields(entry)
-            digest = chain_hash(previous, fields)
-            if self._connection.execute(_INSERT, (*fields, seq + 1, digest)).rowcount:
-                seq, previous = seq + 1, digest
-        if seq != first:
-            self._connection.execute(_SET_HEAD, (seq, previous))
-        return int(seq - first)
+            digest = chain_hash(name, sequence + 1, previous, fields)
+            if self._connection.execute(_INSERT, (*fields, chain, sequence + 1, digest)).rowcount:
+                sequence, previous = sequence + 1, digest
+        if sequence != first:
+            self._connection.execute(_SET_HEAD, (sequence, previous, chain))
+        return int(sequence - first)
+
+    def _new_chain(self, name: str) -> tuple[int]:
+        ((chain,),) = self._connection.execute(_NEW_CHAIN, (name, ORIGIN)).fetchall()
+        return (chain,)
+
+    def _drop(self, before: float, limit: int, sign: Sign) -> int:
+        dropped = 0
+        for chain, name, start in self._connection.execute(_PREFIXES).fetchall():
+            last, digest = start, ORIGIN
+            for sequence, at, found in self._connection.execute(_OLDEST, (chain, start, limit - dropped)).fetchall():
+                if at >= before:
+                    break
+                last, digest = sequence, found
+            if last == start:
+                continue
+            # The checkpoint first: the database lets go of no row above it.
+            signature = sign(AuditHead(name, last, digest.hex()))
+            self._connection.execute(_CHECKPOINT, (last, digest, signature, chain))
+            dropped += self._connection.execute(_DROP, (chain, last)).rowcount
+        return dropped
 
 
 def _conditions(where: AuditFilter, before: tuple[float, str] | None) -> tuple[list[str], list[object]]:

@@ -12,6 +12,8 @@ from backends.embedded.entities import EntityStore
 from backends.embedded.event_log import EventLog
 from backends.embedded.search import SearchIndex
 from backends.ports import entities, event_log, stores
+from backends.ports.engine import Health
+from backends.ports.outbox import Outbox
 
 Adapter = EntityStore | EventLog | AuditStore | SearchIndex | DeliveryStore
 A = TypeVar("A", bound=Adapter)
@@ -40,11 +42,17 @@ class Engine:
                 stack.push_async_callback(adapter.aclose)
             yield
 
+    def health(self) -> Health:
+        return Health(reached=True)
+
     def entities(self) -> entities.EntityStore:
         return self._adapter(EntityStore(self._database, now=self._now))
 
     def event_log(self) -> event_log.EventLog:
         return self._adapter(EventLog(self._database, now=self._now))
+
+    def outbox(self) -> Outbox | None:
+        return None
 
     def audit(self) -> stores.AuditStore:
         return self._adapter(AuditStore(self._database))

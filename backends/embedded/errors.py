@@ -11,8 +11,10 @@ EmbeddedError            the operator must do something; the message names the f
 
 from pathlib import Path
 
+from backends.ports.engine import EngineUnusable
 
-class EmbeddedError(Exception):
+
+class EmbeddedError(EngineUnusable):
     """Base of the errors above."""
 
 

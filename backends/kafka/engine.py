@@ -13,6 +13,7 @@ from backends.kafka.connection import Connection, probe
 from backends.kafka.errors import UnusableKafka
 from backends.kafka.event_log import EventLog
 from backends.kafka.member import Member, Timing
+from backends.ports.engine import Health
 from backends.ports.entities import StoreUnavailable
 from backends.ports.events import CACHE_INVALIDATE
 from backends.ports.ledger import ConsumerLedger
@@ -24,7 +25,7 @@ _PROBE_S = 5.0
 
 
 class Kafka:
-    """`problem`: why Kafka cannot be used now, one line; "" while it can."""
+    """Made by `open_kafka`."""
 
     def __init__(self, connection: Connection, ledger: ConsumerLedger, timing: Timing) -> None:
         self._connection = connection
@@ -32,7 +33,11 @@ class Kafka:
         self._members: list[Member] = []
         self._broadcasts: list[Broadcast] = []
         self.event_log = EventLog(connection, ledger)
-        self.problem = ""
+        self._problem = ""
+        self._reached = False
+
+    def health(self) -> Health:
+        return Health(self._reached, (self._problem,) if self._problem else ())
 
     def member(self, group: str, topics: Sequence[str]) -> Member:
         """For one incarnation of a consumer; it has to `leave`."""
@@ -62,24 +67,28 @@ class Kafka:
         await self.event_log.aclose()
 
     async def look(self) -> None:
-        """Find out whether Kafka can be used. Raises nothing; `problem` says it."""
+        """Find out whether Kafka can be used; `health` says it. Raises `UnusableKafka`."""
         try:
             await crossing(probe, self._connection)
-        except (StoreUnavailable, UnusableKafka) as error:
-            if str(error) != self.problem:
+        except StoreUnavailable as error:
+            if str(error) != self._problem:
                 log.warning("kafka.away", problem=str(error))
-            self.problem = str(error)
+            self._problem = str(error)
         else:
-            if self.problem:
+            if self._problem:
                 log.info("kafka.back")
-            self.problem = ""
+            self._problem, self._reached = "", True
 
     async def look_on(self) -> None:
         wait = _FIRST_PROBE_S
         while True:
             await trio.sleep(wait)
-            await self.look()
-            wait = min(_PROBE_S, 2 * wait) if self.problem else _PROBE_S
+            try:
+                await self.look()
+            except UnusableKafka as error:  # it was fine when we began: an operator is at work
+                self._problem = str(error)
+                log.error("kafka.unusable", problem=self._problem)
+            wait = min(_PROBE_S, 2 * wait) if self._problem else _PROBE_S
 
 
 @asynccontextmanager
@@ -89,7 +98,7 @@ async def open_kafka(
     """Needs asyncio's loop (`asyncio_loop`) around it. Opens nothing yet that is not asked for.
 
     Raises `UnusableKafka` when the operator must do something first. Kafka being away is no error: it is
-    looked for, with backoff, and `problem` says how it stands.
+    looked for, with backoff, and `health` says how it stands.
     """
     with quiet():
         async with _opened(connection, ledger, timing or Timing()) as kafka:
@@ -98,14 +107,8 @@ async def open_kafka(
 
 @asynccontextmanager
 async def _opened(connection: Connection, ledger: ConsumerLedger, timing: Timing) -> AsyncIterator[Kafka]:
-    try:
-        await crossing(probe, connection)
-        problem = ""
-    except StoreUnavailable as error:
-        problem = str(error)
-        log.warning("kafka.away", problem=problem)
     kafka = Kafka(connection, ledger, timing)
-    kafka.problem = problem
+    await kafka.look()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(kafka.look_on)
         try:

@@ -4,7 +4,8 @@ Each absorbs redelivery by itself (event id, version, delivery id), so that at-l
 has its effect once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import msgspec
@@ -38,31 +39,84 @@ class AuditFilter(msgspec.Struct, frozen=True, kw_only=True):
     until: float | None = None
 
 
+class AuditHead(msgspec.Struct, frozen=True):
+    """The last row of a chain: its sequence (0: none yet) and its hash in hex."""
+
+    chain: str
+    sequence: int
+    hash: str
+
+
+class AuditBreak(msgspec.Struct, frozen=True):
+    """The first row of a chain that does not hold, and in words what is wrong with it."""
+
+    chain: str
+    sequence: int
+    what: str
+
+
 class AuditVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What a look at the whole trail found. `rows` hold, the last of them with the hash `head` (hex);
-    `broken` names the first that does not (changed, missing), None: the trail is whole."""
+    """What a look at the whole trail found: `rows` hold, up to `heads`, one a chain; `broken` is the first break
+    of each chain that has one. () means that the trail is whole."""
 
     rows: int
-    head: str
-    broken: str | None
+    heads: tuple[AuditHead, ...]
+    broken: tuple[AuditBreak, ...]
+
+
+Sign = Callable[[AuditHead], str]
+"""Signs the head of a prefix that is dropped."""
+
+Trusted = Callable[[AuditHead, str], bool]
+"""Whether a head has that signature."""
+
+Progress = Callable[[int, int], None]
+"""Called now and then with how much is done and how much there is."""
 
 
 class AuditStore(Protocol):
-    """Append-only: the store itself refuses changes, and a change behind its back shows in `verify`."""
+    """Append-only: the store itself refuses changes, and a change behind its back shows in `verify`.
+
+    The trail is a chain of hashes for each partition of its topic (`audit_chain`), so that partitions are written
+    side by side and a partition has one writer. Two writers of a chain cannot fork it: each takes the next sequence
+    under the transaction's lock, and no sequence can be taken twice.
+    """
 
     async def open(self) -> None: ...
     async def aclose(self) -> None: ...
 
-    async def append(self, entries: Sequence[AuditEntry]) -> int:
-        """Insert those whose id is new, atomically; returns how many were."""
+    async def append(self, chain: str, entries: Sequence[AuditEntry]) -> int:
+        """Append to *chain* (`topic/partition` of their records) those whose id is new in the whole trail,
+        atomically and without gaps in the sequence; returns how many were."""
         ...
 
     async def query(self, where: AuditFilter, before: tuple[float, str] | None, limit: int) -> list[AuditEntry]:
-        """Newest first, by (at, id); only rows strictly before *before*."""
+        """Newest first, by (at, id); only rows strictly before *before*. Pages neither repeat nor skip a row that
+        was there when the first was read, whatever is appended meanwhile."""
         ...
 
-    async def verify(self) -> AuditVerdict:
-        """Check the chain of hashes from the first row to the last."""
+    async def heads(self) -> list[AuditHead]:
+        """The chains by name, each with its last row."""
+        ...
+
+    async def verify(
+        self,
+        *,
+        trusted: Trusted,
+        expected: Sequence[AuditHead] = (),
+        progress: Progress = lambda done, total: None,
+    ) -> AuditVerdict:
+        """Check every chain from its checkpoint (or its beginning) to its last row.
+
+        *trusted* judges the checkpoints' signatures. *expected* are heads known from elsewhere: the trail must
+        still hold them, else its tail was cut or rewritten, which nothing inside it would show. Rows that are
+        appended meanwhile are not looked at. May be cancelled; takes about 10 s a million rows.
+        """
+        ...
+
+    async def drop_prefix(self, before: float, limit: int, sign: Sign) -> int:
+        """Drop up to *limit* rows, of each chain the oldest as far as all of them have `at` < *before*; returns how
+        many. What is left of a chain begins behind a checkpoint signed with *sign*, written in the same transaction."""
         ...
 
 
@@ -89,21 +143,50 @@ class SearchHit(msgspec.Struct, frozen=True):
     highlight: str
 
 
+class RebuildUnderWay(Exception):
+    """Somebody else builds this index anew just now."""
+
+
+class Rebuild(Protocol):
+    """A new index beside the one that answers queries."""
+
+    async def apply(self, documents: Sequence[Document]) -> int:
+        """As `SearchIndex.apply`, into the new index alone: what is read from the database."""
+        ...
+
+    async def swap(self) -> None:
+        """Let the new index answer from now on, and drop the old one; atomic. The rebuild ends with it."""
+        ...
+
+
 class SearchIndex(Protocol):
     async def open(self) -> None: ...
     async def aclose(self) -> None: ...
 
     async def apply(self, documents: Sequence[Document]) -> int:
-        """Upsert those with a higher version than the stored one, atomically; returns how many were."""
+        """Upsert those with a higher version than the stored one; returns how many were.
+
+        Each of them is whole or not there at all; a failure half way leaves the first ones, and applying all
+        again is harmless. While a rebuild is under way, whoever's, they go into both indexes.
+        """
         ...
 
-    async def clear(self) -> None:
-        """Forget every document before they are all applied anew; tombstones stay."""
+    def rebuilding(self) -> AbstractAsyncContextManager[Rebuild]:
+        """Begin a new index. It begins with the old one's tombstones, so that a late event revives nothing.
+
+        Left without `swap` (an error, a cancellation), the new index is dropped and the old one stays; so it does
+        when the process dies, whose remains the next rebuild clears away. Raises `RebuildUnderWay`.
+        """
+        ...
+
+    async def count(self) -> int:
+        """How many documents it holds, tombstones left out."""
         ...
 
     async def query(self, q: str, type: str | None, offset: int, limit: int) -> list[SearchHit]:
-        """Best first. Any *q* is safe: words are prefixes that must all match, "quoted words" are phrases;
-        a *q* without a searchable word finds nothing."""
+        """Best first: a match in the first field weighs more than one in the second, and that more than in the
+        third. Any *q* is safe: words are prefixes that must all match, "quoted words" are phrases; a *q* without
+        a searchable word finds nothing."""
         ...
 
 

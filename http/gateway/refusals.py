@@ -10,6 +10,7 @@ from actors.rate_limiter.messages import Verdict
 from actors.router.messages import InsufficientScope, NoRoute, NotAuthenticated, RoutingError
 from actors.runtime import ActorCrashed, ActorRestarting, ActorStopped, AskTimeout, MailboxFull, Reject
 from backends.ports.entities import StoreUnavailable
+from backends.ports.limits import LimitsUnavailable
 from gateway.problem import QUOTA_EXCEEDED, REDUCED_CAPACITY, ProblemError, problem
 from gateway.request import Response
 
@@ -101,6 +102,8 @@ def of_failure(error: Exception) -> ProblemError | None:
     match error:
         case ProblemError():
             return error
+        case LimitsUnavailable():
+            return unavailable(f"the limit {error} cannot be counted now", _BUSY_RETRY_S)
         case StoreUnavailable():
             return unavailable("the database is away", _BUSY_RETRY_S)
         case Reject(error=Exception() as inner):

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.rate_limiter.gcra import US, Gcra
 from actors.rate_limiter.messages import Limit
 from actors.rate_limiter.store import Buckets
+from backends.ports.gcra import US, Gcra
 
 quotas = st.integers(1, 10_000)
 windows = st.integers(1, 3_600)

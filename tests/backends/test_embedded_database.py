@@ -10,12 +10,10 @@ import pytest
 import trio
 import trio.testing
 
-from backends.embedded.audit import AuditStore
 from backends.embedded.database import PAGE_BYTES, RESTART_BYTES, Database
 from backends.embedded.entities import EntityStore
 from backends.embedded.reader import Reader
 from backends.ports.entities import Decision, Entity, Key, Refused, StoreUnavailable, Write
-from backends.ports.stores import AuditEntry
 
 
 class Fsync:
@@ -210,46 +208,3 @@ async def test_a_reader_cannot_write(database: Database) -> None:
     with pytest.raises(StoreUnavailable, match="readonly"):
         await reader.run(lambda connection: connection.execute("DELETE FROM entity"))
     await reader.aclose()
-
-
-def entry(number: int) -> AuditEntry:
-    return AuditEntry(
-        id=f"e{number}", at=float(number), subject="s", action="a", entity="e", outcome="ok", request_id="r"
-    )
-
-
-@pytest.fixture
-async def trail(database: Database) -> AsyncIterator[AuditStore]:
-    store = AuditStore(database)
-    await store.open()
-    await store.append([entry(n) for n in range(1, 301)])
-    yield store
-    await store.aclose()
-
-
-@pytest.mark.parametrize("statement", ["DELETE FROM audit WHERE seq = 2", "UPDATE audit SET subject = 'x'"])
-async def test_the_trail_refuses_changes(database: Database, trail: AuditStore, statement: str) -> None:
-    connection = database.connect()
-    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
-        connection.execute(statement)
-    connection.close()
-
-
-@pytest.mark.parametrize(
-    ("tampering", "broken"),
-    [
-        ("UPDATE audit SET subject = 'somebody else' WHERE seq = 290", "row 290 (e290) was changed"),
-        ("UPDATE audit SET at = at + 1e-9 WHERE seq = 1", "row 1 (e1) was changed"),
-        ("DELETE FROM audit WHERE seq = 260", "row 260 is missing"),
-        ("DELETE FROM audit WHERE seq > 298", "row 299 is missing: the trail ends before row 300"),
-        ("UPDATE audit_head SET hash = zeroblob(32)", "row 300 is not the one that was written last"),
-    ],
-)
-async def test_tampering_shows(database: Database, trail: AuditStore, tampering: str, broken: str) -> None:
-    assert (await trail.verify()).broken is None
-    connection = database.connect()
-    connection.execute("DROP TRIGGER audit_keeps_its_rows")
-    connection.execute("DROP TRIGGER audit_keeps_its_values")
-    connection.execute(tampering)
-    connection.close()
-    assert (await trail.verify()).broken == broken

@@ -2,7 +2,8 @@
 
 import pytest
 
-from backends.embedded.search_query import MOST_TERMS, indexable, to_fts5, to_highlight
+from backends.embedded.search_query import to_fts5
+from backends.search_terms import MOST_TERMS, indexable, to_highlight
 
 
 @pytest.mark.parametrize(

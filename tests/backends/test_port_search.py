@@ -8,7 +8,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.ports.stores import Document
+from backends.ports.stores import Document, RebuildUnderWay
 from tests.backends.conftest import Backend, OpenBackend
 
 
@@ -134,13 +134,156 @@ async def test_a_deletion_may_come_before_what_it_deletes(backend: Backend) -> N
     assert await found(backend, "late") == []
 
 
-async def test_a_cleared_index_is_filled_anew_and_remembers_the_deleted(people: Backend) -> None:
+async def test_a_match_in_the_name_outweighs_one_in_the_email_and_that_one_in_the_bio(backend: Backend) -> None:
+    await backend.search.apply(
+        [
+            user("bio", "Zed One", "zed1@x.org", "knows ada"),
+            user("email", "Zed Two", "ada@x.org", "knows zed"),
+            user("name", "Ada Three", "zed3@x.org", "knows zed"),
+            user("none", "Zed Four", "zed4@x.org", "knows zed"),
+        ]
+    )
+    assert await found(backend, "ada") == ["name", "email", "bio"]
+
+
+async def test_what_can_be_found_is_counted(people: Backend) -> None:
+    await people.search.apply([gone("bob", 2), gone("eve", 1), user("ada", "Countess Ada", version=2)])
+    assert await people.search.count() == 2
+
+
+# Building the index anew.
+
+
+async def test_a_rebuilt_index_answers_with_what_it_was_built_from(people: Backend) -> None:
+    async with people.search.rebuilding() as fresh:
+        assert await fresh.apply([user("ada", "Ada"), user("eve", "Eve")]) == 2
+        await fresh.swap()
+    assert [await found(people, q) for q in ("ada", "eve", "bob")] == [["ada"], ["eve"], []]
+    assert await people.search.apply([user("bob", "Bob", version=2), user("eve", "Eva", version=2)]) == 2
+    assert [await found(people, q) for q in ("bob", "eve", "eva")] == [["bob"], [], ["eve"]]
+
+
+async def test_meanwhile_the_old_index_answers(people: Backend) -> None:
+    async with people.search.rebuilding() as fresh:
+        await fresh.apply([user("eve", "Eve")])
+        assert [await found(people, q) for q in ("love", "eve")] == [["ada"], []]
+        await fresh.swap()
+    assert [await found(people, q) for q in ("love", "eve")] == [[], ["eve"]]
+
+
+async def test_events_that_arrive_meanwhile_are_in_both(people: Backend) -> None:
+    async with people.search.rebuilding() as fresh:
+        await people.search.apply([user("eve", "Eve", version=3), gone("bob", 2)])
+        assert [await found(people, q) for q in ("eve", "bob")] == [["eve"], []]
+        # What was read from the database before, and is applied only now, is older.
+        assert await fresh.apply([user("eve", "Old Eve", version=2), user("bob", "Bob"), user("ada", "Ada")]) == 1
+        await fresh.swap()
+    assert [await found(people, q) for q in ("eve", "old", "bob", "ada")] == [["eve"], [], [], ["ada"]]
+
+
+async def test_the_deleted_are_remembered_over_a_rebuild(people: Backend) -> None:
     await people.search.apply([gone("bob", 2)])
-    await people.search.clear()
-    assert await found(people, "ada") == []
-    assert await people.search.apply([user("ada", "Ada"), user("bob", "Bob")]) == 1
-    assert await found(people, "ada") == ["ada"]
+    async with people.search.rebuilding() as fresh:
+        assert await fresh.apply([user("ada", "Ada"), user("bob", "Bob")]) == 1
+        await fresh.swap()
+    assert await people.search.apply([user("bob", "Bob")]) == 0
     assert await found(people, "bob") == []
+
+
+async def test_a_rebuild_that_fails_leaves_the_old_index_and_the_next_one_begins_afresh(people: Backend) -> None:
+    async def fail() -> None:
+        async with people.search.rebuilding() as fresh:
+            await fresh.apply([user("eve", "Eve")])
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await fail()
+    assert [await found(people, q) for q in ("bob", "eve")] == [["bob"], []]
+    assert await people.search.apply([user("dan", "Dan")]) == 1
+    async with people.search.rebuilding() as fresh:
+        await fresh.apply([user("ada", "Ada")])
+        await fresh.swap()
+    assert [await found(people, q) for q in ("ada", "eve", "dan")] == [["ada"], [], []]
+
+
+async def test_a_rebuild_that_is_cancelled_leaves_the_old_index(people: Backend) -> None:
+    with trio.CancelScope() as scope:
+        async with people.search.rebuilding() as fresh:
+            await fresh.apply([user("eve", "Eve")])
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+    assert [await found(people, q) for q in ("bob", "eve")] == [["bob"], []]
+    async with people.search.rebuilding():
+        pass
+
+
+async def test_there_is_one_rebuild_at_a_time(people: Backend) -> None:
+    async with people.search.rebuilding():
+        with pytest.raises(RebuildUnderWay):
+            async with people.search.rebuilding():
+                raise AssertionError
+    assert await found(people, "bob") == ["bob"]
+
+
+async def test_many_documents_go_in_at_once(backend: Backend) -> None:
+    assert await backend.search.apply([user(f"u{n:03}", "same") for n in range(300)]) == 300
+    assert len(await backend.search.query("same", None, 0, 500)) == 300
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["live", "fresh"]),
+        st.sampled_from("abc"),  # id
+        st.integers(1, 5),  # version
+        st.booleans(),  # deleted
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(before=STEPS, during=STEPS, swap=st.booleans())
+def test_whatever_comes_in_whatever_order_the_highest_version_of_each_document_stands(
+    open_backend: OpenBackend,
+    before: list[tuple[str, str, int, bool]],
+    during: list[tuple[str, str, int, bool]],
+    swap: bool,
+) -> None:
+    def document(id: str, version: int, deleted: bool) -> Document:
+        return gone(id, version) if deleted else user(id, f"same v{version}", version=version)
+
+    def put(model: dict[str, Document], new: Document) -> None:
+        if new.id not in model or new.version > model[new.id].version:
+            model[new.id] = new
+
+    def shown(model: dict[str, Document]) -> list[str]:
+        return sorted(d.id for d in model.values() if not d.deleted)
+
+    async def run() -> None:
+        old: dict[str, Document] = {}
+        async with open_backend() as backend:
+            for _, *rest in before:
+                put(old, document(*rest))
+                await backend.search.apply([document(*rest)])
+            new = {id: d for id, d in old.items() if d.deleted}
+            async with backend.search.rebuilding() as fresh:
+                for where, *rest in during:
+                    put(new, document(*rest))
+                    if where == "live":
+                        put(old, document(*rest))
+                        await backend.search.apply([document(*rest)])
+                    else:
+                        await fresh.apply([document(*rest)])
+                    assert sorted(await found(backend, "same")) == shown(old)
+                if swap:
+                    await fresh.swap()
+            standing = new if swap else old
+            assert sorted(await found(backend, "same")) == shown(standing)
+            for d in standing.values():
+                if not d.deleted:
+                    assert d.id in await found(backend, f"v{d.version}")
+
+    trio.run(run)
 
 
 @settings(max_examples=80, deadline=None)

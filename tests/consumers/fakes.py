@@ -131,9 +131,11 @@ class Recorder:
 class MemoryAudit:
     def __init__(self) -> None:
         self.entries: dict[str, AuditEntry] = {}
+        self.chains: dict[str, list[str]] = {}
 
-    async def append(self, entries: Sequence[AuditEntry]) -> int:
+    async def append(self, chain: str, entries: Sequence[AuditEntry]) -> int:
         before = len(self.entries)
+        self.chains.setdefault(chain, []).extend(entry.id for entry in entries)
         for entry in entries:
             self.entries.setdefault(entry.id, entry)
         return len(self.entries) - before

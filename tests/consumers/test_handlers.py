@@ -18,9 +18,9 @@ ENTRY = AuditEntry(
 )
 
 
-def delivered(data: object, id: str = "e1", type: str = "user.created") -> Delivered:
+def delivered(data: object, id: str = "e1", type: str = "user.created", partition: int = 0) -> Delivered:
     made = event(id, data=data, type=type)
-    return Delivered(Record("t", 0, 0, 0, None, made.data), made)
+    return Delivered(Record("t", partition, 0, 0, None, made.data), made)
 
 
 async def test_audit_entries_are_stored_as_they_were_published_and_once() -> None:
@@ -29,6 +29,13 @@ async def test_audit_entries_are_stored_as_they_were_published_and_once() -> Non
     await handler.handle([delivered(ENTRY), delivered(ENTRY)])
     await handler.handle([delivered(ENTRY)])
     assert store.entries == {"e1": ENTRY}
+
+
+async def test_each_partition_has_a_chain_of_its_own() -> None:
+    store = MemoryAudit()
+    entries = [msgspec.structs.replace(ENTRY, id=f"e{n}") for n in range(4)]
+    await AuditHandler(store).handle([delivered(entry, partition=n % 2) for n, entry in enumerate(entries)])  # type: ignore[arg-type]
+    assert store.chains == {"t/0": ["e0", "e2"], "t/1": ["e1", "e3"]}
 
 
 @pytest.mark.parametrize("data", [None, {"id": "e1"}, {**msgspec.to_builtins(ENTRY), "status": "200"}])

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import trio
 
+from actors.breaker import HealthPolicy
 from actors.router.messages import Resolved, Route
 from gateway.problem import ProblemError
-from gateway.proxy.breaker import HealthPolicy
 from gateway.proxy.limits import ProxyLimits
 from gateway.proxy.origin import Origin
 from gateway.proxy.retries import RetryBudget

@@ -6,9 +6,9 @@ from typing import Any
 
 import trio
 
+from actors.breaker import HealthPolicy
 from actors.runtime import Child, Mailbox, Supervisor, System, open_system
 from gateway.proxy.actor import Upstream, checked
-from gateway.proxy.breaker import HealthPolicy
 from gateway.proxy.limits import ProxyLimits
 from gateway.proxy.origin import Origin, Origins
 from gateway.proxy.target import UpstreamTarget

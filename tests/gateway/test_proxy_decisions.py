@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from actors.breaker import Health, HealthPolicy
 from gateway.proxy.balance import choose
-from gateway.proxy.breaker import Health, HealthPolicy, admit
+from gateway.proxy.breaker import admit
 from gateway.proxy.reader import BadAnswer, Reader
 from gateway.proxy.retries import RetryBudget, may_repeat
 

@@ -4,8 +4,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from actors.breaker import HealthPolicy
 from gateway.problem import ProblemError
-from gateway.proxy.breaker import HealthPolicy
 from gateway.proxy.limits import ProxyLimits
 from gateway.proxy.reader import MAX_HEAD
 from gateway.proxy.target import UpstreamTarget

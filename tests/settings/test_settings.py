@@ -104,6 +104,22 @@ def test_the_smtp_relay_is_a_host_and_a_port(read: Load) -> None:
     assert read('notifications.smtp = ""').notifications.smtp is None
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost",
+        "rediss://ann:s%40cret@redis.example:6380/2?ssl_ca_certs=/etc/ca.pem",
+        "unix:///run/redis.sock?db=1",
+        "redis+sentinel://:pw@a:26379,b/main/3",
+    ],
+)
+def test_redis_is_named_by_its_url_and_no_repr_shows_it(read: Load, url: str) -> None:
+    settings = read(f'redis.url = "{url}"')
+    assert settings.redis.url == url
+    assert "redis.example" not in repr(settings)
+    assert url not in repr(settings)
+
+
 def test_limits_in_a_file_replace_the_default_ones(read: Load) -> None:
     assert [limit.name for limit in read("").limits] == ["caller", "address"]
     settings = read('[[limits]]\nname = "tenant"\nkey = "subject"\nquota = 7\nwindow = "1s"\nburst = 1')
@@ -290,7 +306,15 @@ BIND = 'must be host:port, such as "127.0.0.1:8000", "0.0.0.0:8000" or "[::1]:80
 ORIGIN = 'must be an exact origin: "scheme://host" or "scheme://host:port", without a path or a slash at the end'
 TARGET = 'must be "service:NAME", "asgi:package.module:app" or "http://host:port" (or https) without a path'
 SMTP = 'must be "smtp://host:port" without user or password, or "" for .eml files under data.dir/outbox'
-EMBEDDED = "this build runs embedded in one process; leave it empty"
+REDIS = (
+    'must be "redis://user:password@host:port/db" (rediss:// with TLS), "unix:///path" or '
+    '"redis+sentinel://host:port,host:port/service", or "" for none; a Cluster is not supported'
+)
+DSN = '"postgresql://user:password@host:port/database", or "" for embedded'
+SERVERS = 'must be "host:port" or several of them, separated by commas, or "" for embedded'
+COMBINATIONS = (
+    "supported are embedded alone, embedded with Redis, PostgreSQL with Kafka, and PostgreSQL with Kafka and Redis"
+)
 TLS = ": TLS needs a certificate and its private key"
 
 
@@ -393,9 +417,41 @@ def route(**changes: str | None) -> str:
         ("server.workers = 0", "server.workers = 0: must be at least 1"),
         ('server.tls_cert = "cert.pem"', f'server.tls_cert = "cert.pem": must come with server.tls_key{TLS}'),
         ('server.tls_key = "key.pem"', f'server.tls_key = "key.pem": must come with server.tls_cert{TLS}'),
-        ('redis.url = "redis://:secret@host"', f'redis.url = "…": {EMBEDDED}'),
-        ('postgres.dsn = "password=secret"', f'postgres.dsn = "…": {EMBEDDED}'),
-        ('kafka.bootstrap = "host:9092"', f'kafka.bootstrap = "…": {EMBEDDED}'),
+        ('redis.url = "http://:secret@host"', f'redis.url = "…": {REDIS}'),
+        ('redis.url = "redis+cluster://:secret@host"', f'redis.url = "…": {REDIS}'),
+        ("redis.url = 6379", f'redis.url = "…": {REDIS}'),
+        ('redis.prefix = "a b"', 'redis.prefix = "a b": must be 1 to 64 letters, digits and _.-'),
+        ('redis.url = "redis://h"\n[[limits]]\nname = "x"\nkey = "token"\nquota = 1\nwindow = "365d"\nburst = 201',
+         "limits[0].burst = 201: with redis.url, must not take more than 200 years to come back"),
+        # engines
+        ('postgres.dsn = "password=secret"', f'postgres.dsn = "…": must be {DSN}'),
+        ('postgres.dsn = "mysql://me:secret@host/weir"', f'postgres.dsn = "…": must be {DSN}'),
+        ('postgres.dsn = "postgresql://me:secret@host"', f'postgres.dsn = "…": must name a database: {DSN}'),
+        ('postgres.dsn = "postgresql://me:secret@[::1/weir"', f'postgres.dsn = "…": must be {DSN}'),
+        ("postgres.dsn = 5432", f'postgres.dsn = "…": must be {DSN}'),
+        ('kafka.bootstrap = "host"', f'kafka.bootstrap = "host": {SERVERS}'),
+        ('kafka.bootstrap = "a:9092,b"', f'kafka.bootstrap = "a:9092,b": {SERVERS}'),
+        ('postgres.dsn = "postgresql://me:secret@host/weir"', f'kafka.bootstrap = "": must be set beside postgres.dsn: '
+         f"{COMBINATIONS}"),
+        ('kafka.security_protocol = "TLS"', 'kafka.security_protocol = "TLS": must be "PLAINTEXT", "SSL", '
+         '"SASL_PLAINTEXT" or "SASL_SSL"'),
+        ('kafka.sasl_mechanism = "GSSAPI"', 'kafka.sasl_mechanism = "GSSAPI": must be "PLAIN", "SCRAM-SHA-256" or '
+         '"SCRAM-SHA-512"'),
+        ('kafka.instance_id = "a b"', 'kafka.instance_id = "a b": must be at most 200 letters, digits and _.-'),
+        ('kafka.password = 5', 'kafka.password = "…": must be text on one line'),
+        ('kafka.security_protocol = "SASL_SSL"', 'kafka.username = "": must be given with kafka.security_protocol '
+         "SASL_SSL"),
+        ('[kafka]\nsecurity_protocol = "SASL_SSL"\nusername = "u"', 'kafka.password = "": must be given with '
+         "kafka.security_protocol SASL_SSL"),
+        ('kafka.username = "u"', 'kafka.username = "u": must be empty unless kafka.security_protocol is SASL_SSL or '
+         "SASL_PLAINTEXT"),
+        ('kafka.tls_ca = "ca.pem"', 'kafka.tls_ca = "ca.pem": must be empty unless kafka.security_protocol is SSL or '
+         "SASL_SSL"),
+        ('audit.spool = 5', 'audit.spool = 5: must be a size above zero with its unit, such as "512B", "64KiB" or '
+         '"1MiB"'),
+        ('kafka.bootstrap = "a:9092,b:9092"', f'postgres.dsn = "": must be set beside kafka.bootstrap: {COMBINATIONS}'),
+        ("postgres.pool_size = 1", "postgres.pool_size = 1: must be at least 2"),
+        ('postgres.timeout = "0s"', 'postgres.timeout = "0s": must be above zero'),
         ('auth.introspection_url = "https://a"', 'auth.introspection_url = "…": this build validates tokens with '
          "its own Auth Service; leave it empty"),
         # limits
@@ -526,3 +582,9 @@ def test_other_tls_files_are_reloaded_and_tls_itself_is_switched_by_a_restart(re
     assert (describe_changes(one, two).reload, describe_changes(one, two).restart) == (files, ())
     for old, new in ((plain, one), (one, plain)):
         assert (describe_changes(old, new).reload, describe_changes(old, new).restart) == ((), files)
+
+
+def test_the_ca_of_kafka_is_found_beside_the_file(read: Load) -> None:
+    settings = read('[kafka]\nsecurity_protocol = "SSL"\ntls_ca = "ca.pem"')
+    assert settings.kafka.tls_ca is not None
+    assert settings.kafka.tls_ca.is_absolute()

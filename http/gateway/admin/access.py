@@ -1,10 +1,10 @@
 """Who may use the admin listener: the holder of `data.dir/admin.token`, under a Host that is ours."""
 
 import hmac
-import os
-import secrets
 from ipaddress import ip_address
 from pathlib import Path
+
+from gateway.admin.secret_file import load_or_make
 
 _WILDCARDS = ("0.0.0.0", "[::]")  # noqa: S104 - compared, not bound
 
@@ -18,16 +18,7 @@ class AdminToken:
     @classmethod
     def load(cls, path: Path) -> "AdminToken":
         """Read *path*, or make it. Raises OSError when it can be neither read nor made."""
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            if value := path.read_text().strip():
-                return cls(value)
-            handle = os.open(path, os.O_WRONLY | os.O_TRUNC)  # a start that was killed before it wrote
-        value = secrets.token_urlsafe(32)
-        with os.fdopen(handle, "w") as file:
-            file.write(value + "\n")
-        return cls(value)
+        return cls(load_or_make(path))
 
     def matches(self, authorization: str | None) -> bool:
         """Whether an Authorization header carries this token; constant time in the token."""

@@ -2,7 +2,7 @@
 line, on the control socket (whose file mode is its access control: `trusted`)."""
 
 from collections.abc import Awaitable, Callable
-from functools import wraps
+from functools import partial, wraps
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from gateway.admin import exposition
 from gateway.admin.access import AdminToken, host_matches
 from gateway.admin.operations import OperationError, Operations
 from gateway.admin.readiness import Readiness
+from gateway.admin.streaming import MEDIA_TYPE, streamed
 
 Handler = Callable[..., Awaitable[Response]]
 
@@ -132,6 +133,8 @@ def create_app(
     async def operate(name: str) -> Response:
         try:
             arguments = msgspec.json.decode(await request.get_data(), type=dict[str, Any])
+            if MEDIA_TYPE in request.headers.get("Accept", ""):
+                return streamed(partial(operations.call, name, arguments))
             return json(await operations.call(name, arguments))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return problem(400, f"the body must be a JSON object of the operation's arguments: {error}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.runtime import System
+from backends.ports.engine import Health
 from gateway.admin.readiness import Readiness, readiness
 
 
@@ -28,12 +29,14 @@ class Control:
         *,
         openapi: Callable[[], dict[str, Any]],
         before_scrape: Callable[[], Awaitable[None]],
+        engine: Callable[[], Health],
     ) -> None:
         self._system = system
         self._phase = phase
         self._request_path = request_path
         self._openapi = openapi
         self._before_scrape = before_scrape
+        self._engine = engine
 
     def readiness(self) -> Readiness:
         return readiness(
@@ -41,6 +44,7 @@ class Control:
             started=self._phase.started,
             draining=self._phase.draining,
             request_path=self._request_path,
+            engine=self._engine(),
         )
 
     def snapshot(self) -> dict[str, Any]:

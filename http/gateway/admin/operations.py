@@ -11,9 +11,14 @@ from typing import Any, Protocol
 import msgspec
 
 from actors.runtime import ActorError, Ref, Reject
+from backends.ports.entities import StoreUnavailable
+from backends.ports.stores import Progress
 
 Lookup = Callable[[str], Ref[Any]]
 """From the id of an actor to its reference."""
+
+
+_PROGRESS = "progress"
 
 
 class OperationError(Exception):
@@ -28,29 +33,36 @@ def wire(arguments: dict[str, Any]) -> bytes:
         raise OperationError("an argument is not UTF-8 text") from None
 
 
+def unwatched(done: int, total: int) -> None:
+    """The progress of an operation that nobody looks at."""
+
+
 class Caller(Protocol):
-    async def call(self, name: str, arguments: dict[str, Any]) -> Any:
-        """Run operation *name*. Raises `OperationError`."""
+    async def call(self, name: str, arguments: dict[str, Any], progress: Progress = unwatched) -> Any:
+        """Run operation *name*; a long one tells *progress* now and then. Raises `OperationError`."""
         ...
 
 
 class Operations:
-    """The operations by name. Each is an async function with typed keyword arguments."""
+    """The operations by name. Each is an async function with typed keyword arguments; one that takes `progress`
+    is given the caller's."""
 
     def __init__(self, functions: dict[str, Callable[..., Awaitable[Any]]]) -> None:
         self._functions = functions
 
-    async def call(self, name: str, arguments: dict[str, Any]) -> Any:
+    async def call(self, name: str, arguments: dict[str, Any], progress: Progress = unwatched) -> Any:
         function = self._functions.get(name)
         if function is None:
             raise OperationError(f"there is no operation {name!r}; there are: {', '.join(sorted(self._functions))}")
         wire(arguments)
-        hints = {key: hint for key, hint in function.__annotations__.items() if key != "return"}
+        hints = {key: hint for key, hint in function.__annotations__.items() if key not in ("return", _PROGRESS)}
         unknown = sorted(arguments.keys() - hints.keys())
         if unknown:
             raise OperationError(f"{name} takes no argument {unknown[0]!r}")
         try:
             typed = {key: msgspec.convert(value, hints[key]) for key, value in arguments.items()}
+            if _PROGRESS in function.__annotations__:
+                typed[_PROGRESS] = progress
             inspect.signature(function).bind(**typed)
         except (msgspec.ValidationError, TypeError) as error:
             raise OperationError(f"{name}: {error}") from None
@@ -58,5 +70,5 @@ class Operations:
             return await function(**typed)
         except Reject as refusal:
             raise OperationError(f"{name}: {refusal.error}") from None
-        except ActorError as error:
+        except (ActorError, StoreUnavailable) as error:
             raise OperationError(f"{name}: {error}") from None

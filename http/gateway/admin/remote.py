@@ -6,7 +6,11 @@ from typing import Any
 import httpx
 import msgspec
 
-from gateway.admin.operations import OperationError, wire
+from backends.ports.stores import Progress
+from gateway.admin.operations import OperationError, unwatched, wire
+from gateway.admin.streaming import MEDIA_TYPE, Line
+
+_message = msgspec.json.Decoder(Line)
 
 
 class RemoteOperations:
@@ -30,16 +34,29 @@ class RemoteOperations:
         except httpx.TransportError:
             return False
 
-    async def call(self, name: str, arguments: dict[str, Any]) -> Any:
-        content = wire(arguments)
+    async def call(self, name: str, arguments: dict[str, Any], progress: Progress = unwatched) -> Any:
+        """Cancelled, it cancels the operation in the server too: the connection closes."""
         try:
-            answer = await self._client.post(f"/operations/{name}", content=content)
-        except httpx.TransportError as error:
+            async with self._client.stream(
+                "POST", f"/operations/{name}", content=wire(arguments), headers={"Accept": MEDIA_TYPE}
+            ) as answer:
+                if answer.status_code != 200:
+                    raise OperationError(_detail(await answer.aread(), answer.status_code))
+                async for line in answer.aiter_lines():
+                    message = _message.decode(line)
+                    if message.error is not None:
+                        raise OperationError(message.error)
+                    if message.result is not msgspec.UNSET:
+                        return message.result
+                    progress(message.done, message.total)
+        except (httpx.TransportError, msgspec.MsgspecError) as error:
             raise OperationError(f"the server on the control socket went away: {error!r}") from None
-        try:
-            body = msgspec.json.decode(answer.content)
-        except msgspec.DecodeError:
-            body = {}
-        if answer.status_code != 200:
-            raise OperationError(body.get("detail", f"the server answered {answer.status_code}"))
-        return body
+        raise OperationError("the server on the control socket went away in the midst of its answer")
+
+
+def _detail(body: bytes, status: int) -> str:
+    try:
+        problem = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        problem = {}
+    return str(problem.get("detail", f"the server answered {status}"))

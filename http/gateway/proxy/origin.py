@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import structlog
 import trio
 
-from gateway.proxy.breaker import Health, HealthPolicy, admit
+from actors.breaker import Health, HealthPolicy
+from gateway.proxy.breaker import admit
 from gateway.proxy.limits import ProxyLimits
 from gateway.proxy.reader import Reader
 from gateway.proxy.transport import Transport, connect
