@@ -33,11 +33,14 @@ class Consumer:
         self.values: list[str] = []
         self.ids: list[tuple[str, int, int]] = []
         self.done: dict[Partition, int] = {}
+        self.on_assigned: Exception | None = None
         self.on_revoke: Callable[[], Any] | None = None
         self.errors: list[Exception] = []
         self.moved = trio.Event()
 
     async def assigned(self, starts: Mapping[Partition, Start]) -> None:
+        if self.on_assigned is not None:
+            raise self.on_assigned
         self.told.append(("assigned", sorted(starts)))
         self.starts |= starts
 
