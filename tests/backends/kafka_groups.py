@@ -1,5 +1,6 @@
 """What the tests of groups on a real Kafka have in common."""
 
+import gc
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from itertools import count
@@ -151,6 +152,7 @@ async def cluster(broker: Broker) -> AsyncIterator[Cluster]:
     with quiet():
         async with _running(broker) as opened:
             yield opened
+    gc.collect()  # here, where what aiokafka left behind may be warned of, and not in another test
 
 
 @asynccontextmanager

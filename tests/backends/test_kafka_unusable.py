@@ -21,6 +21,9 @@ from tests.backends.kafka_log import MemoryLedger
 from tests.engines import free_port
 from tests.engines.kafka import USERS, Broker
 
+# A start of aiokafka's that is cancelled leaves its first connection to the collector, which warns of it.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
 
 @asynccontextmanager
 async def opened(connection: Connection) -> AsyncIterator[Kafka]:
