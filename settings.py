@@ -90,7 +90,16 @@ class Postgres:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kafka:
+    """`bootstrap` "": embedded. `instance_id`: this instance's own name in its consumer groups (static membership),
+    "" for none. `tls_ca` None: the system's certificates; absolute once loaded, like `data.dir`."""
+
     bootstrap: str = setting("", rules.servers)
+    instance_id: str = setting("", rules.text(r"[A-Za-z0-9_.-]{0,200}", "must be at most 200 letters, digits and _.-"))
+    security_protocol: str = setting("PLAINTEXT", rules.choice("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"))
+    sasl_mechanism: str = setting("PLAIN", rules.choice("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"))
+    username: str = setting("", rules.text(r"[^\n]*", "must be text"))
+    password: str = secret("", rules.password)
+    tls_ca: Path | None = setting("", rules.optional_file)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,9 +142,10 @@ class Cache:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """`retention` None: records are kept for ever."""
+    """`retention` None: records are kept for ever. `spool`: bytes on disk of what waits for Kafka."""
 
     retention: float | None = setting("", rules.positive_or_none)
+    spool: int = setting("256MiB", rules.size)
     on_full: str = setting("drop", rules.choice("drop", "refuse"))
 
 
@@ -230,8 +240,10 @@ def load(path: Path | None, environ: Mapping[str, str], reserved_prefixes: Colle
     base = path.parent if path else Path()
     server = settings.server
     cert, key = ((base / file).absolute() if file else None for file in (server.tls_cert, server.tls_key))
+    ca = settings.kafka.tls_ca
     return replace(
         settings,
+        kafka=replace(settings.kafka, tls_ca=(base / ca).absolute() if ca else None),
         data=Data(dir=(base / settings.data.dir).absolute()),
         server=replace(server, tls_cert=cert, tls_key=key),
     )
@@ -255,10 +267,22 @@ def _contradictions(settings: Settings, reserved_prefixes: Collection[str]) -> I
         yield "kafka.bootstrap", f"must be set beside postgres.dsn: {_COMBINATIONS}"
     if settings.kafka.bootstrap and not settings.postgres.dsn:
         yield "postgres.dsn", f"must be set beside kafka.bootstrap: {_COMBINATIONS}"
+    yield from _contradictions_of_kafka(settings.kafka)
     yield from _contradictions_of_limits(settings.limits)
     if settings.redis.url:
         yield from _uncountable(settings.limits)
     yield from _contradictions_of_routes(settings.routes, reserved_prefixes)
+
+
+def _contradictions_of_kafka(kafka: Kafka) -> Iterator[tuple[str, str]]:
+    sasl, tls = kafka.security_protocol.startswith("SASL"), kafka.security_protocol.endswith("SSL")
+    for key in ("username", "password"):
+        if sasl and not getattr(kafka, key):
+            yield f"kafka.{key}", f"must be given with kafka.security_protocol {kafka.security_protocol}"
+    if kafka.username and not sasl:
+        yield "kafka.username", "must be empty unless kafka.security_protocol is SASL_SSL or SASL_PLAINTEXT"
+    if kafka.tls_ca is not None and not tls:
+        yield "kafka.tls_ca", "must be empty unless kafka.security_protocol is SSL or SASL_SSL"
 
 
 def _contradictions_of_limits(limits: tuple[Limit, ...]) -> Iterator[tuple[str, str]]:

@@ -111,6 +111,13 @@ def servers(value: object) -> str:
     return value
 
 
+def password(value: object) -> str:
+    """Text of one line; no message repeats it."""
+    if not isinstance(value, str) or not value.isprintable():
+        raise Broken("must be text on one line", shown="…")
+    return value
+
+
 def flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise Broken("must be true or false")

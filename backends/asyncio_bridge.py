@@ -8,7 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar, cast
 
+import structlog
 import trio_asyncio
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -16,10 +19,19 @@ T = TypeVar("T")
 @asynccontextmanager
 async def asyncio_loop() -> AsyncIterator[None]:
     """An asyncio event loop within the running trio loop, for as long as the block runs. Its exceptions come out
-    as they are."""
+    as they are.
+
+    What a library's callback or forgotten task raises is logged, as in asyncio: trio-asyncio's own way is to end the
+    loop with it, and everything else on it.
+    """
     with bare():
-        async with trio_asyncio.open_loop():
+        async with trio_asyncio.open_loop() as loop:
+            loop.set_exception_handler(_log_unhandled)
             yield
+
+
+def _log_unhandled(_: Any, context: dict[str, Any]) -> None:
+    log.error("asyncio.unhandled", problem=context.get("message"), exc_info=context.get("exception"))
 
 
 async def crossing(function: Callable[..., Awaitable[T]], /, *args: Any) -> T:

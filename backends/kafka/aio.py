@@ -4,7 +4,9 @@ The only module that reaches for its private names.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -17,16 +19,40 @@ T = TypeVar("T")
 _RETRY_S = 0.1
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without aiokafka's own log lines: while a broker is away it writes ten a second, and what matters comes as an
+    exception."""
+    logger = logging.getLogger("aiokafka")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def mend_producer(producer: AIOKafkaProducer) -> None:
+    """A sender that fails ends in an AttributeError unless there is this future, which only transactions make."""
+    waiter = asyncio.get_running_loop().create_future()
+    waiter.add_done_callback(lambda future: future.cancelled() or future.exception())
+    producer._txn_manager._transaction_waiter = waiter
+
+
 async def stop_producer(producer: AIOKafkaProducer, patience: float) -> None:
     """Stop within *patience* seconds, then without what was not confirmed.
 
     `stop` alone waits for ever while a broker is away: a batch of an idempotent producer never expires.
     """
     await _within(patience, producer.stop())
-    accumulator, sender = producer._message_accumulator, producer._sender
-    accumulator.fail_all(KafkaTimeoutError())
-    await _end(sender.sender_task)
+    # Its connections first: the requests under way end with them, and the sender waits for those.
     _sever(producer.client)
+    await _end(producer._sender.sender_task)
+    accumulator = producer._message_accumulator
+    batches = [*accumulator._pending_batches, *(batch for queue in accumulator._batches.values() for batch in queue)]
+    accumulator.fail_all(KafkaTimeoutError())
+    for batch in batches:
+        _look_at(batch._drain_waiter)  # nobody else does
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer, patience: float) -> None:
@@ -93,8 +119,12 @@ async def _end(task: "asyncio.Task[Any] | None") -> None:
         return
     task.cancel()
     await asyncio.wait([task], timeout=1.0)
-    if task.done() and not task.cancelled():
-        task.exception()
+    _look_at(task)
+
+
+def _look_at(future: "asyncio.Future[Any]") -> None:
+    if future.done() and not future.cancelled():
+        future.exception()
 
 
 def _sever(client: Any) -> None:

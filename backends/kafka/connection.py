@@ -1,6 +1,7 @@
 """How to reach the brokers: settings as aiokafka's clients take them, and why they cannot be reached."""
 
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from backends.kafka.errors import UnusableKafka, reason, translated
 from backends.ports.entities import StoreUnavailable
 
 _BACKOFF_MS = 200
+_CREATE_TOPICS = 19
+_SINCE_2_4 = 4
+"""The version of CreateTopics that lets the cluster choose the replicas (KIP-464)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +84,9 @@ async def probe(connection: Connection) -> None:
         except Exception as error:
             problems.append((f"{host}:{port}", error))
         else:
+            offered = opened._versions
             opened.close()
+            check_version(offered, f"{host}:{port}")
             return
     for server, problem in problems:
         hopeless = _hopeless(server, problem)
@@ -88,6 +94,12 @@ async def probe(connection: Connection) -> None:
             raise hopeless
     tried = "; ".join(f"{server}: {_soft(problem)}" for server, problem in problems)
     raise StoreUnavailable(f"kafka.bootstrap = {connection.bootstrap}: no broker answers ({tried})")
+
+
+def check_version(offered: Mapping[int, tuple[int, int]], server: str) -> None:
+    """Given the versions of each request that a broker takes, raise UnusableKafka for one before 2.4."""
+    if offered.get(_CREATE_TOPICS, (0, 0))[1] < _SINCE_2_4:
+        raise UnusableKafka(f"Kafka at {server} is too old; Weir needs Kafka 2.4 or newer")
 
 
 def _hopeless(server: str, error: Exception) -> UnusableKafka | None:
@@ -104,6 +116,6 @@ def _hopeless(server: str, error: Exception) -> UnusableKafka | None:
 
 def _soft(error: Exception) -> str:
     said = reason(error)
-    if isinstance(error, TimeoutError) or "closed" in said.lower():
+    if isinstance(error, TimeoutError | ConnectionResetError) or "closed" in said.lower():
         return f"{said} (a Kafka listener? the right kafka.security_protocol?)"
     return said

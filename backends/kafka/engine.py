@@ -7,12 +7,15 @@ import structlog
 import trio
 
 from backends.asyncio_bridge import crossing
+from backends.kafka.aio import quiet
 from backends.kafka.broadcast import Broadcast
 from backends.kafka.connection import Connection, probe
 from backends.kafka.errors import UnusableKafka
 from backends.kafka.event_log import EventLog
 from backends.kafka.member import Member, Timing
+from backends.ports.engine import Health
 from backends.ports.entities import StoreUnavailable
+from backends.ports.event_log import Topic
 from backends.ports.events import CACHE_INVALIDATE
 from backends.ports.ledger import ConsumerLedger
 
@@ -20,18 +23,43 @@ log = structlog.get_logger(__name__)
 
 _FIRST_PROBE_S = 0.5
 _PROBE_S = 5.0
+_CLOSE_S = 15.0
 
 
 class Kafka:
-    """`problem`: why Kafka cannot be used now, one line; "" while it can."""
+    """Made anywhere, used within `opened`."""
 
-    def __init__(self, connection: Connection, ledger: ConsumerLedger, timing: Timing) -> None:
+    def __init__(self, connection: Connection, ledger: ConsumerLedger, timing: Timing | None = None) -> None:
         self._connection = connection
-        self._timing = timing
+        self._timing = timing or Timing()
         self._members: list[Member] = []
         self._broadcasts: list[Broadcast] = []
         self.event_log = EventLog(connection, ledger)
-        self.problem = ""
+        self._problem = ""
+        self._reached = False
+
+    @asynccontextmanager
+    async def opened(self, topics: Sequence[Topic] = ()) -> AsyncIterator[None]:
+        """To be entered within the asyncio loop. What opens connections opens them when it is used.
+
+        Raises `UnusableKafka` when the operator must do something first, for *topics* too, which are made sure of.
+        Kafka being away is no error: it is looked for, with backoff, and `health` says how it stands.
+        """
+        with quiet():
+            await self._look()
+            if self._reached:
+                await self._ensure(topics)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._look_on)
+                try:
+                    yield
+                finally:
+                    nursery.cancel_scope.cancel()
+                    with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_S):
+                        await self._close()
+
+    def health(self) -> Health:
+        return Health(self._reached, (self._problem,) if self._problem else ())
 
     def member(self, group: str, topics: Sequence[str]) -> Member:
         """For one incarnation of a consumer; it has to `leave`."""
@@ -52,7 +80,13 @@ class Kafka:
         self._broadcasts.append(broadcast)
         return broadcast
 
-    async def aclose(self) -> None:
+    async def _ensure(self, topics: Sequence[Topic]) -> None:
+        try:
+            await self.event_log.ensure_topics(topics)
+        except StoreUnavailable as error:  # its actor tries again
+            log.warning("kafka.topics_later", problem=str(error))
+
+    async def _close(self) -> None:
         """Also what an actor that crashed did not close."""
         for member in self._members:
             await member.leave()
@@ -60,49 +94,36 @@ class Kafka:
             await broadcast.aclose()
         await self.event_log.aclose()
 
-    async def look(self) -> None:
-        """Find out whether Kafka can be used. Raises nothing; `problem` says it."""
+    async def _look(self) -> None:
+        """Find out whether Kafka can be used; `health` says it. Raises `UnusableKafka`."""
         try:
             await crossing(probe, self._connection)
-        except (StoreUnavailable, UnusableKafka) as error:
-            if str(error) != self.problem:
+        except StoreUnavailable as error:
+            if str(error) != self._problem:
                 log.warning("kafka.away", problem=str(error))
-            self.problem = str(error)
+            self._problem = str(error)
         else:
-            if self.problem:
+            if self._problem:
                 log.info("kafka.back")
-            self.problem = ""
+            self._problem, self._reached = "", True
 
-    async def look_on(self) -> None:
+    async def _look_on(self) -> None:
         wait = _FIRST_PROBE_S
         while True:
             await trio.sleep(wait)
-            await self.look()
-            wait = min(_PROBE_S, 2 * wait) if self.problem else _PROBE_S
+            try:
+                await self._look()
+            except UnusableKafka as error:  # it was fine when we began: an operator is at work
+                self._problem = str(error)
+                log.error("kafka.unusable", problem=self._problem)
+            wait = min(_PROBE_S, 2 * wait) if self._problem else _PROBE_S
 
 
 @asynccontextmanager
 async def open_kafka(
-    connection: Connection, ledger: ConsumerLedger, timing: Timing | None = None
+    connection: Connection, ledger: ConsumerLedger, topics: Sequence[Topic] = (), timing: Timing | None = None
 ) -> AsyncIterator[Kafka]:
-    """Needs asyncio's loop (`asyncio_loop`) around it. Opens nothing yet that is not asked for.
-
-    Raises `UnusableKafka` when the operator must do something first. Kafka being away is no error: it is
-    looked for, with backoff, and `problem` says how it stands.
-    """
-    try:
-        await crossing(probe, connection)
-        problem = ""
-    except StoreUnavailable as error:
-        problem = str(error)
-        log.warning("kafka.away", problem=problem)
-    kafka = Kafka(connection, ledger, timing or Timing())
-    kafka.problem = problem
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(kafka.look_on)
-        try:
-            yield kafka
-        finally:
-            nursery.cancel_scope.cancel()
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 15.0):
-                await kafka.aclose()
+    """`Kafka.opened` of a new one."""
+    kafka = Kafka(connection, ledger, timing)
+    async with kafka.opened(topics):
+        yield kafka

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 
 from aiokafka import errors
 
+from backends.ports.engine import EngineUnusable
 from backends.ports.entities import StoreUnavailable
 
 
-class UnusableKafka(Exception):
+class UnusableKafka(EngineUnusable):
     """One line: what is wrong, what was tried, the cure. Waiting does not help."""
 
 

@@ -282,6 +282,8 @@ class Member(port.GroupMember):
         self._progress.rejoining(time.monotonic())
         consumer.subscribe(self._topics, listener=_Listener(self._on_revoked, self._on_assigned))
         run.tasks = [asyncio.create_task(self._read_ahead(run)), asyncio.create_task(self._watch(run))]
+        for task in run.tasks:
+            task.add_done_callback(self._ended)
 
     async def _stop(self) -> None:
         run = self._run
@@ -297,6 +299,12 @@ class Member(port.GroupMember):
         self._running = None
         self._owned.clear()
         self._told.clear()
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        """Neither of our tasks ends before `leave`, unless something in aiokafka did."""
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if self._running is not None and not self._running.closing:
+            self._fail(ConsumerStuck(f"group {self._group}: the client has ended: {error!r}"))
 
     async def _read_ahead(self, run: _Running) -> None:
         """Poll for as long as the consumer does, also when everything is paused: it keeps the membership."""

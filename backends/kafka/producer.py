@@ -13,7 +13,7 @@ import structlog
 from aiokafka import AIOKafkaProducer
 
 from backends.embedded.murmur2 import partition_of
-from backends.kafka.aio import stop_producer
+from backends.kafka.aio import mend_producer, stop_producer
 from backends.kafka.connection import Connection
 from backends.kafka.errors import engine_errors
 from backends.ports.entities import StoreUnavailable
@@ -113,6 +113,7 @@ class Producer:
                     max_batch_size=_BATCH,
                     max_request_size=MAX_RECORD + 100_000,
                 )
+                mend_producer(producer)
                 try:
                     await producer.start()
                 except BaseException:

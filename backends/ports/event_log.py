@@ -33,7 +33,14 @@ class Attempt(msgspec.Struct, frozen=True):
 
 
 class EventLog(Protocol):
-    """Methods raise `StoreUnavailable` (of `entities`) while the engine is away."""
+    """Methods raise `StoreUnavailable` (of `entities`) while the engine is away.
+
+    What an engine without transactions over partitions (Kafka) promises less: an append that fails with
+    `StoreUnavailable` may be there in part, or wholly, and is told again; one that fails with ValueError is not
+    there at all. A commit is for groups without members, who commit for themselves. A record that was dropped is
+    gone from `fetch` and `read`, and from the engine when its retention ends. It also deletes by itself: `purge`
+    has nothing to do, and retention does not wait for a group that is behind.
+    """
 
     async def open(self) -> None: ...
     async def aclose(self) -> None: ...

@@ -1,5 +1,6 @@
 """What the tests of groups on a real Kafka have in common."""
 
+import gc
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from itertools import count
@@ -8,6 +9,7 @@ from typing import Any
 import trio
 
 from backends.asyncio_bridge import asyncio_loop
+from backends.kafka.aio import quiet
 from backends.kafka.connection import Connection
 from backends.kafka.event_log import EventLog
 from backends.kafka.member import Member, Timing
@@ -32,10 +34,14 @@ class Consumer:
         self.values: list[str] = []
         self.ids: list[tuple[str, int, int]] = []
         self.done: dict[Partition, int] = {}
+        self.on_assigned: Exception | None = None
         self.on_revoke: Callable[[], Any] | None = None
         self.errors: list[Exception] = []
+        self.moved = trio.Event()
 
     async def assigned(self, starts: Mapping[Partition, Start]) -> None:
+        if self.on_assigned is not None:
+            raise self.on_assigned
         self.told.append(("assigned", sorted(starts)))
         self.starts |= starts
 
@@ -59,7 +65,11 @@ class Consumer:
         await self.member.commit({partition: Commit(offset) for partition, offset in self.done.items()})
 
     async def poll(self, max_wait: float = 0.5) -> int:
-        records = await self.member.poll(100, max_wait)
+        try:
+            records = await self.member.poll(100, max_wait)
+        finally:
+            self.moved.set()
+            self.moved = trio.Event()
         for record in records:
             self.values.append((record.value or b"").decode())
             self.ids.append((record.topic, record.partition, record.offset))
@@ -70,6 +80,12 @@ class Consumer:
         """Until *number* values in all are here."""
         while len(self.values) < number:
             await self.poll()
+
+    async def until(self, done: Callable[[], bool], within: float = 60.0) -> None:
+        """Wait for *done*, looked at whenever something was told or read by `run`."""
+        with trio.fail_after(within):
+            while not done():
+                await self.moved.wait()
 
     async def own(self, number: int) -> None:
         """Until exactly *number* partitions are its own."""
@@ -133,6 +149,14 @@ class Cluster:
 
 @asynccontextmanager
 async def cluster(broker: Broker) -> AsyncIterator[Cluster]:
+    with quiet():
+        async with _running(broker) as opened:
+            yield opened
+    gc.collect()  # here, where what aiokafka left behind may be warned of, and not in another test
+
+
+@asynccontextmanager
+async def _running(broker: Broker) -> AsyncIterator[Cluster]:
     async with asyncio_loop():
         opened = Cluster(broker)
         try:

@@ -6,13 +6,15 @@ from dataclasses import replace
 import pytest
 import trio
 
+from backends.kafka.errors import ConsumerStuck
 from backends.kafka.member import Timing
 from backends.ports.event_log import Attempt
 from backends.ports.groups import Commit
 from tests.backends.kafka_groups import QUICK, Cluster, cluster
 from tests.engines.kafka import Broker
 
-pytestmark = pytest.mark.engines
+# A start of aiokafka's that is cancelled leaves its first connection to the collector, which warns of it.
+pytestmark = [pytest.mark.engines, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 
 @pytest.fixture
@@ -181,6 +183,7 @@ async def test_a_member_with_a_name_keeps_its_partitions_over_a_restart(kafka: C
     async with trio.open_nursery() as nursery:
         nursery.start_soon(other.run)
         await named.own(1)
+        await other.until(lambda: len(other.starts) == 1)
         (mine,) = named.starts
         told = len(other.told)
         await named.member.leave()
@@ -207,3 +210,36 @@ async def _fill_slowly(kafka: Cluster, topic: str, many: int) -> None:
 
 def _timing(**changed: float) -> Timing:
     return replace(QUICK, **changed)
+
+
+async def test_a_client_that_silently_reads_no_more_is_given_up(kafka: Cluster) -> None:
+    topic = await kafka.topic()
+    one = await kafka.consumer("stuck", topic, timing=_timing(stuck=1.5))
+    await one.own(1)
+    one.member._run.consumer._fetcher._fetch_task.cancel()
+    await kafka.fill(topic, "a")
+    with trio.fail_after(20), pytest.raises(ConsumerStuck, match=f"{topic}/0 stands at 0 for . s though there is more"):
+        await one.read(1)
+    await one.member.leave()
+    again = await kafka.consumer("stuck", topic)
+    await again.read(1)
+
+
+async def test_a_client_whose_membership_ended_is_given_up(kafka: Cluster) -> None:
+    topic = await kafka.topic()
+    one = await kafka.consumer("ended", topic)
+    await one.own(1)
+    one.member._run.consumer._coordinator._coordination_task.cancel()
+    with trio.fail_after(20), pytest.raises(ConsumerStuck):
+        await one.read(1)
+
+
+async def test_what_the_consumer_raises_when_told_comes_out_of_its_poll(kafka: Cluster) -> None:
+    topic = await kafka.topic()
+    one = await kafka.consumer("raises", topic)
+    one.on_assigned = KeyError("mine")
+    with pytest.raises(KeyError, match="mine"):
+        await one.own(1)
+    one.on_assigned = None
+    await kafka.fill(topic, "a")
+    await one.read(1)

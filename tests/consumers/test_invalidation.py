@@ -1,6 +1,7 @@
 """The broadcast: read from the end, and a flush whenever something may have been missed."""
 
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -8,9 +9,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.consumers.invalidation import CacheInvalidation
+from actors.consumers.invalidation import BRIEF_WAITS, CacheInvalidation
 from actors.event_log.messages import Ends, Fetch
 from actors.metrics import Metrics
+from backends.ports.broadcast import Unheard
 from backends.ports.events import CACHE_INVALIDATE, NewRecord
 from tests.consumers.fakes import FakeCache, MaxJitter, MemoryLog, running
 
@@ -116,3 +118,45 @@ async def test_a_cache_that_restarts_misses_nothing(autojump_clock: MockClock) -
         log.add(invalidate(("user_profile", "lost in the crash")))
         await trio.sleep(10)
         assert heard == ["flush", "flush"]
+
+
+class Radio:
+    """A broadcast by script: silent from *silent_from* to *silent_to*."""
+
+    def __init__(self, silent_from: float, silent_to: float) -> None:
+        self.silence = silent_from, silent_to
+        self.begun: list[float] = []
+
+    def _check(self) -> None:
+        if self.silence[0] <= trio.current_time() < self.silence[1]:
+            raise Unheard("nothing from cache.invalidate/0 for 3 s")
+
+    async def begin(self) -> dict[tuple[str, int], int]:
+        await trio.lowlevel.checkpoint()
+        self._check()
+        self.begun.append(trio.current_time())
+        return {(CACHE_INVALIDATE, 0): 0}
+
+    async def read(self, limit: int, max_wait: float) -> list[Any]:
+        await trio.sleep(min(max_wait, max(0.0, self.silence[0] - trio.current_time()) or max_wait))
+        self._check()
+        return []
+
+
+async def test_a_broadcast_that_is_not_heard_flushes_at_once_and_until_it_is(autojump_clock: MockClock) -> None:
+    start = trio.current_time()
+    radio, flushed = Radio(start + 10, start + 70), []
+
+    class Cache(FakeCache):
+        async def handle(self, message: Any) -> None:
+            flushed.append(trio.current_time() - start)
+
+    cache = partial(Cache, [])
+    listener = partial(CacheInvalidation, metrics=Metrics(), rng=MaxJitter(), broadcast=radio)
+    async with running(MemoryLog(), cache_manager=cache, invalidation=listener):
+        await trio.sleep(100)
+    during = [at for at in flushed if 10 <= at < 70]
+    assert during[0] == pytest.approx(10, abs=0.001)
+    assert max(later - earlier for earlier, later in pairwise(during)) <= BRIEF_WAITS.cap + 0.001
+    assert 70 <= flushed[-1] <= 76
+    assert len(radio.begun) == 2

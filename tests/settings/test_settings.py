@@ -435,6 +435,22 @@ def route(**changes: str | None) -> str:
         ('kafka.bootstrap = "a:9092,b"', f'kafka.bootstrap = "a:9092,b": {SERVERS}'),
         ('postgres.dsn = "postgresql://me:secret@host/weir"', f'kafka.bootstrap = "": must be set beside postgres.dsn: '
          f"{COMBINATIONS}"),
+        ('kafka.security_protocol = "TLS"', 'kafka.security_protocol = "TLS": must be "PLAINTEXT", "SSL", '
+         '"SASL_PLAINTEXT" or "SASL_SSL"'),
+        ('kafka.sasl_mechanism = "GSSAPI"', 'kafka.sasl_mechanism = "GSSAPI": must be "PLAIN", "SCRAM-SHA-256" or '
+         '"SCRAM-SHA-512"'),
+        ('kafka.instance_id = "a b"', 'kafka.instance_id = "a b": must be at most 200 letters, digits and _.-'),
+        ('kafka.password = 5', 'kafka.password = "…": must be text on one line'),
+        ('kafka.security_protocol = "SASL_SSL"', 'kafka.username = "": must be given with kafka.security_protocol '
+         "SASL_SSL"),
+        ('[kafka]\nsecurity_protocol = "SASL_SSL"\nusername = "u"', 'kafka.password = "": must be given with '
+         "kafka.security_protocol SASL_SSL"),
+        ('kafka.username = "u"', 'kafka.username = "u": must be empty unless kafka.security_protocol is SASL_SSL or '
+         "SASL_PLAINTEXT"),
+        ('kafka.tls_ca = "ca.pem"', 'kafka.tls_ca = "ca.pem": must be empty unless kafka.security_protocol is SSL or '
+         "SASL_SSL"),
+        ('audit.spool = 5', 'audit.spool = 5: must be a size above zero with its unit, such as "512B", "64KiB" or '
+         '"1MiB"'),
         ('kafka.bootstrap = "a:9092,b:9092"', f'postgres.dsn = "": must be set beside kafka.bootstrap: {COMBINATIONS}'),
         ("postgres.pool_size = 1", "postgres.pool_size = 1: must be at least 2"),
         ('postgres.timeout = "0s"', 'postgres.timeout = "0s": must be above zero'),
@@ -568,3 +584,9 @@ def test_other_tls_files_are_reloaded_and_tls_itself_is_switched_by_a_restart(re
     assert (describe_changes(one, two).reload, describe_changes(one, two).restart) == (files, ())
     for old, new in ((plain, one), (one, plain)):
         assert (describe_changes(old, new).reload, describe_changes(old, new).restart) == ((), files)
+
+
+def test_the_ca_of_kafka_is_found_beside_the_file(read: Load) -> None:
+    settings = read('[kafka]\nsecurity_protocol = "SSL"\ntls_ca = "ca.pem"')
+    assert settings.kafka.tls_ca is not None
+    assert settings.kafka.tls_ca.is_absolute()
