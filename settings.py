@@ -120,6 +120,7 @@ class Notifications:
         "weir@localhost", rules.text(r"[^\s@<>,;\"]+@[^\s@<>,;\"]+", 'must be like "weir@host"')
     )
     allow_private_endpoints: bool = setting(False, rules.flag)
+    secret_overlap: float = setting("24h", rules.duration)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,11 +16,13 @@ import trio
 from actors.consumers.failure import Failure, failure_of, parse_failure
 from actors.consumers.metrics import ConsumerMetrics
 from actors.consumers.notification.consumer import GROUP
-from actors.consumers.notification.deliveries_of import EMAIL, WEBHOOK, webhook_of
+from actors.consumers.notification.deliveries_of import DISABLED, EMAIL, WEBHOOK, Webhook, webhook_of
+from actors.consumers.notification.disabling import disable
 from actors.consumers.notification.messages import Rested, Work
 from actors.consumers.notification.outcomes import (
     Away,
     Failed,
+    Gone,
     Outcome,
     Refused,
     Settled,
@@ -33,7 +35,7 @@ from actors.consumers.retry import DEFAULT_POLICY, RetryPolicy
 from actors.consumers.sink import root_error
 from actors.metrics import Metrics
 from actors.runtime import Actor, ActorError
-from actors.storage.messages import Read
+from actors.storage.messages import Read, Transact
 from backends.ports.entities import Key
 from backends.ports.stores import Delivery, DeliveryStore
 
@@ -41,6 +43,8 @@ log = structlog.get_logger(__name__)
 
 FETCH = 32
 """The most deliveries looked up at once."""
+
+_DISABLED = "the webhook is disabled"
 
 
 class EndpointDeliveries(Actor[Work]):
@@ -77,6 +81,8 @@ class EndpointDeliveries(Actor[Work]):
         self._rng = rng or Random()
         self._held_until = 0.0
         """The endpoint asked for a pause (Retry-After): it is meant for all that it gets."""
+        self._gone: tuple[Webhook, Gone] | None = None
+        """Who answered the last attempt with 410, as it was called."""
         self._working = self._again = False
         self._metrics = ConsumerMetrics(metrics, GROUP)
         self._counter = metrics.counter(
@@ -125,7 +131,26 @@ class EndpointDeliveries(Actor[Work]):
                 return
             async with self._slots:
                 settled = await self._attempt(due[start : start + step])
+            disabled = await self._disable()
             await self._settling.settle(settled)
+            if disabled:
+                await self._withdraw()
+                return
+
+    async def _disable(self) -> bool:
+        """Disable the webhook that answered with 410, if one did; whether it is."""
+        if self._gone is None:
+            return False
+        (webhook, outcome), self._gone = self._gone, None
+        write = disable(webhook, str(outcome.failure), service=self._service, at=self._now())
+        disabled: bool = await self._settling.insist(self.lookup("storage").ask, Transact(write), self._ask_timeout)
+        return disabled
+
+    async def _withdraw(self) -> None:
+        """What waits for the disabled webhook; what is still added to it is seen one by one."""
+        count = await self._settling.insist(self._store.withdraw, self._endpoint, self._now(), _DISABLED)
+        self._counter.inc(WEBHOOK, "withdrawn", by=count)
+        log.warning("deliveries.webhook_disabled", endpoint=self._endpoint, withdrawn=count)
 
     async def _attempt(self, deliveries: Sequence[Delivery]) -> list[Settled]:
         # Those exhausted before a restart, and perhaps not stored as dead letters yet, are not sent again.
@@ -162,7 +187,12 @@ class EndpointDeliveries(Actor[Work]):
             webhook = webhook_of(entity)
         except msgspec.MsgspecError as error:
             return Refused(failure_of(error))
-        return await self._senders.webhooks.send(webhook, delivery)
+        if webhook.state == DISABLED:
+            return Withdrawn(_DISABLED)
+        outcome = await self._senders.webhooks.send(webhook, delivery)
+        if isinstance(outcome, Gone):
+            self._gone = webhook, outcome
+        return outcome
 
     def _report(self, after: Delivery, outcome: Outcome) -> None:
         self._counter.inc(after.channel, type(outcome).__name__.lower())

@@ -16,8 +16,8 @@ import trio
 from actors.consumers.failure import Failure, failure_of
 from actors.consumers.notification.addresses import is_public
 from actors.consumers.notification.deliveries_of import Webhook
-from actors.consumers.notification.outcomes import Failed, Outcome, Refused, Sent, retry_after
-from actors.consumers.notification.signature import InvalidSecret, sign
+from actors.consumers.notification.outcomes import Failed, Gone, Outcome, Refused, Sent, retry_after
+from actors.consumers.notification.signature import InvalidSecret, sign_all
 from backends.ports.stores import Delivery
 
 BODY_LIMIT = 512
@@ -115,7 +115,8 @@ class WebhookSender:
         return addresses
 
     def _headers(self, webhook: Webhook, delivery: Delivery, url: httpx.URL) -> dict[str, str]:
-        timestamp = int(self._now())  # of this attempt: receivers refuse what is older than minutes
+        now = self._now()
+        timestamp = int(now)  # of this attempt: receivers refuse what is older than minutes
         return {
             "host": url.netloc.decode("ascii"),
             "user-agent": self._user_agent,
@@ -124,7 +125,7 @@ class WebhookSender:
             "content-type": "application/json",
             "webhook-id": delivery.id,
             "webhook-timestamp": str(timestamp),
-            "webhook-signature": sign(webhook.secret, delivery.id, timestamp, delivery.payload),
+            "webhook-signature": sign_all(webhook.secrets(now), delivery.id, timestamp, delivery.payload),
         }
 
     async def _outcome(self, response: httpx.Response) -> Outcome:
@@ -135,7 +136,7 @@ class WebhookSender:
         finally:
             await response.aclose()
         if response.status_code == httpx.codes.GONE:
-            return Refused(error)
+            return Gone(error)
         return Failed(error, retry_after(response.headers.get("retry-after", ""), self._now()))
 
 
