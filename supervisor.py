@@ -34,7 +34,6 @@ from actors.consumers.invalidation import CacheInvalidation
 from actors.consumers.notification.consumer import NotificationConsumer
 from actors.consumers.notification.deliveries import Deliveries
 from actors.consumers.notification.endpoint import EndpointDeliveries
-from actors.consumers.notification.mail import MailWriter
 from actors.consumers.search.handler import SearchHandler
 from actors.event_log.actor import EventLogActor
 from actors.outbox.actor import OutboxRelay
@@ -54,6 +53,7 @@ from composition import values
 from composition.apps import admin_app, public_app
 from composition.engines import engine_to_look_at, made_engine
 from composition.listening import Listening, listening
+from composition.mail_rules import MailRuleError, mail_rules
 from composition.operating import open_operations
 from composition.parts import Parts, load_apps
 from composition.process import serve
@@ -126,7 +126,7 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
         ]),
         Supervisor("consumers", intensity=None, children=[
             _child("audit", partial(Consumer, "audit", (AUDIT,), AuditHandler(parts.audit), **group)),
-            _child("notification", partial(NotificationConsumer, engine.deliveries(), MailWriter(), **group)),
+            _child("notification", partial(NotificationConsumer, engine.deliveries(), parts.mail, **group)),
             _child("search", partial(Consumer, "search", (ENTITY_CHANGED,), SearchHandler(parts.search), **group)),
             _child("invalidation", partial(CacheInvalidation, metrics=metrics)),
             # An actor for each endpoint with something due, `delivery:ENDPOINT`; `deliveries` starts and stops them.
@@ -216,6 +216,7 @@ def check(context: click.Context) -> None:
     settings = read_settings(path)
     values.tls(settings)
     values.redis(settings)
+    mail_rules(settings)
     load_apps(settings)
     click.echo(f"{path} is fine")
 
@@ -267,7 +268,7 @@ def main() -> None:
         sys.exit(2)
     except click.Abort:
         sys.exit(130)
-    except (ConfigError, BindError, EngineUnusable, RedisUrlError, TargetError, TlsError) as error:
+    except (ConfigError, BindError, EngineUnusable, MailRuleError, RedisUrlError, TargetError, TlsError) as error:
         click.echo(f"weir: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
 

@@ -5,6 +5,7 @@ from random import Random
 from actors.cache_manager.messages import CONFIGURATION, TOKEN_VALIDATION, USER_PROFILE
 from actors.cache_manager.second_tier import SecondTier
 from actors.cache_manager.store import KindPolicy, LocalTier
+from actors.consumers.notification.mail import MailWriter
 from actors.metrics import Metrics
 from actors.publisher.buffer import EventBuffer
 from actors.rate_limiter.actor import SharedCounting
@@ -15,6 +16,7 @@ from actors.shared_store.standing import Standing
 from backends.ports.engine import Engine
 from composition import values
 from composition.audit_key import AuditKeyFile
+from composition.mail_rules import mail_rules
 from gateway.admin.control import Phase
 from gateway.admin.lag import LagGauge
 from gateway.asgi_target import AsgiApp, TargetError, load_app
@@ -35,7 +37,7 @@ class Parts:
     """Adapters, buckets, cached values, buffers, the route table, applications, counters.
 
     Raises TargetError for a route whose target does not exist, TlsError for a certificate that cannot be used,
-    RedisUrlError for a `redis.url` that cannot be read.
+    RedisUrlError for a `redis.url` that cannot be read, MailRuleError for a rule or a template.
     """
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
@@ -71,6 +73,7 @@ class Parts:
         self.events = EventBuffer(on_full="refuse" if settings.audit.on_full == "refuse" else "drop")
         self.routes = RouteTableRef(RouteTable(values.routes(settings)))
         self.policy = Policy(LimitPlan(values.limits(settings)), values.cors(settings))
+        self.mail = MailWriter(mail_rules(settings))
         self.apps = load_apps(settings)
         self.origins = Origins(values.proxy_limits(settings), values.checks(settings))
         self.tls = TlsRef(values.tls(settings))
