@@ -173,7 +173,6 @@ class Owners(RuleBasedStateMachine):
         self.log: list[int] = []  # the offsets that exist
         self.end = 0
         self.finished: set[int] = set()
-        self.redone: set[int] = set()  # an operator rewound below them
         self.stored = Commit(0)
         self.stored_done: set[int] = set()
         self.epochs = 0
