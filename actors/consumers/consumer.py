@@ -39,6 +39,10 @@ Members = Callable[[str, Sequence[str]], GroupMember]
 """Makes a member of a group, the first argument, for topics."""
 
 
+MARK_AHEAD = 0.1
+"""Seconds of work that a mark reaches ahead."""
+
+
 @dataclass(frozen=True, slots=True)
 class Go:
     """Told by a consumer to itself: see what there is to do. `owner`: the incarnation that said so."""
@@ -89,7 +93,8 @@ class Consumer(Actor[Go], Assignee):
         self._drained: trio.Event | None = None
         self._committing = trio.Lock()
         self._committed_at = 0.0
-        self._finished = 0  # records since then
+        self._pace = 0.0  # records finished a second, lately
+        self._paced_at = 0.0
         self._wake_at = inf
         self._alarm: trio.CancelScope | None = None
         self._calls: dict[Call, trio.CancelScope] = {}
@@ -243,13 +248,19 @@ class Consumer(Actor[Go], Assignee):
             self._calls[call] = scope
             await self._work.run(call)
         del self._calls[call]
-        self._finished += call.size
+        self._keep_pace(call.size)
         self._dispatch.finished(call)
         if self._drained is not None:
             self._drained.set()
         if self._dispatch.hungry():
             self._hungry.set()
         self._go()
+
+    def _keep_pace(self, records: int) -> None:
+        """An average that forgets within seconds."""
+        elapsed = self.clock() - self._paced_at
+        self._paced_at += elapsed
+        self._pace = self._pace * max(0.0, 1.0 - elapsed) + records
 
     def _go(self) -> None:
         if not self._told and not self._stopping:
@@ -289,18 +300,19 @@ class Consumer(Actor[Go], Assignee):
     async def _commit(self, *, only: Collection[Partition] | None = None, final: bool = False) -> None:
         """Commit what is finished, and what may be in hand from now on."""
         async with self._committing:
-            ahead = 0 if final else self._records_a_second()
+            ahead = self._reach()
             commits: dict[Partition, Commit] = {}
             marks: dict[Partition, int] = {}
             for partition, lane in self._lanes.items():
                 if only is None or partition in only:
-                    mark = 0 if final and not lane.suspects() else self._mark(lane, ahead)
+                    mark = (
+                        self._mark(lane, ahead) if not final else lane.tracker.suspect_below if lane.suspects() else 0
+                    )
                     commit = lane.tracker.commit(mark)
                     if commit != lane.tracker.committed:
                         commits[partition] = commit
                         marks[partition] = mark
             self._committed_at = self.clock()
-            self._finished = 0
             if not commits:
                 return
             try:
@@ -314,22 +326,15 @@ class Consumer(Actor[Go], Assignee):
 
     def _mark(self, lane: Lane, ahead: int) -> int:
         """Below it, records of *lane* may be in hand until the next commit."""
-        mark = lane.tracker.suspect_below if lane.suspects() else 0
-        if lane.calls:
-            kept = lane.tracker.mark if lane.handed <= lane.tracker.mark else lane.handed + ahead
-            mark = max(mark, kept)
-        return mark
+        return lane.tracker.mark if lane.handed <= lane.tracker.mark else lane.handed + ahead
 
-    def _records_a_second(self) -> int:
-        """How far marks reach ahead, so that they need few commits of their own; one call at a time needs none.
+    def _reach(self) -> int:
+        """How far marks reach ahead, in records, so that few commits are made for the mark alone.
 
-        After a kill so many records are tried one by one, so a slow handler's mark must not reach far.
+        After a kill so many records are tried one by one; they should be what was done in a moment.
         """
-        if self._dispatch.exclusive:
-            return 0
-        elapsed = max(self.clock() - self._committed_at, 0.001)
-        most = max(self._options.fetch, self._options.concurrency)
-        return min(most, max(2 * self._options.concurrency, int(self._finished / elapsed)))
+        done = self._pace * MARK_AHEAD
+        return int(min(self._options.fetch, max(2 * self._options.concurrency, done)))
 
     # Called by the member, within its `poll` (or `join`).
 

@@ -118,10 +118,10 @@ class EventLog(port.EventLog):
 
     async def commit(self, group: str, offsets: Offsets, metadata: Mapping[Partition, str] = NO_METADATA) -> None:
         def store() -> None:
-            for partition, offset in offsets.items():
-                place = self._place(partition)
-                self._connection.execute(_COMMIT, (group, *place, offset, metadata.get(partition, "")))
-                self._connection.execute(_FORGET, (group, *place, offset))
+            rows = [(group, *self._place(partition), offset) for partition, offset in offsets.items()]
+            texts = [metadata.get(partition, "") for partition in offsets]
+            self._connection.executemany(_COMMIT, [(*row, text) for row, text in zip(rows, texts, strict=True)])
+            self._connection.executemany(_FORGET, rows)
 
         await self._database.write(self._connection, store)
 
