@@ -93,6 +93,7 @@ class Consumer(Actor[Go], Assignee):
         self._drained: trio.Event | None = None
         self._committing = trio.Lock()
         self._committed_at = 0.0
+        self._counted = False  # an attempt that was counted has ended: if that were forgotten, it would count again
         self._pace = 0.0  # records finished a second, lately
         self._paced_at = 0.0
         self._wake_at = inf
@@ -250,6 +251,7 @@ class Consumer(Actor[Go], Assignee):
         del self._calls[call]
         self._keep_pace(call.size)
         self._dispatch.finished(call)
+        self._counted = self._counted or call.alone or call.waiting is not None
         if self._drained is not None:
             self._drained.set()
         if self._dispatch.hungry():
@@ -294,7 +296,8 @@ class Consumer(Actor[Go], Assignee):
     async def _commit_if_due(self) -> None:
         unmarked = any(lane.calls and lane.handed > lane.tracker.mark for lane in self._lanes.values())
         due = self.clock() >= self._committed_at + self._options.commit_interval
-        if unmarked or due or not self._dispatch.running:
+        if unmarked or due or self._counted or not self._dispatch.running:
+            self._counted = False
             await self._commit()
 
     async def _commit(self, *, only: Collection[Partition] | None = None, final: bool = False) -> None:
@@ -305,9 +308,7 @@ class Consumer(Actor[Go], Assignee):
             marks: dict[Partition, int] = {}
             for partition, lane in self._lanes.items():
                 if only is None or partition in only:
-                    mark = (
-                        self._mark(lane, ahead) if not final else lane.tracker.suspect_below if lane.suspects() else 0
-                    )
+                    mark = self._mark(lane, ahead, final)
                     commit = lane.tracker.commit(mark)
                     if commit != lane.tracker.committed:
                         commits[partition] = commit
@@ -324,8 +325,10 @@ class Consumer(Actor[Go], Assignee):
                 if partition in self._lanes:
                     self._lanes[partition].tracker.stored(commit, marks[partition])
 
-    def _mark(self, lane: Lane, ahead: int) -> int:
+    def _mark(self, lane: Lane, ahead: int, final: bool) -> int:
         """Below it, records of *lane* may be in hand until the next commit."""
+        if final:
+            return lane.tracker.suspect_below if lane.suspects() else 0
         return lane.tracker.mark if lane.handed <= lane.tracker.mark else lane.handed + ahead
 
     def _reach(self) -> int:

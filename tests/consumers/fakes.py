@@ -1,5 +1,6 @@
 """An event log and stores in memory, with switches for what can go wrong. Times are trio's: virtual in tests."""
 
+import copy
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -26,6 +27,9 @@ from backends.ports.stores import AuditEntry, Delivery, Document
 
 MAILBOX = Mailbox(64)
 OPTIONS = ConsumerOptions(max_wait=1.0, refresh=2.0, handler_timeout=30.0)
+
+
+_CONTENT = ("partitions", "committed", "metadata", "attempts")
 
 
 class MemoryLog:
@@ -56,6 +60,14 @@ class MemoryLog:
         self.appended.set()
         self.appended = trio.Event()
         return stored
+
+    def frozen(self) -> dict[str, Any]:
+        """Its content now, for `restore`."""
+        return copy.deepcopy({name: getattr(self, name) for name in _CONTENT})
+
+    def restore(self, content: dict[str, Any]) -> None:
+        for name, value in content.items():
+            setattr(self, name, value)
 
     def read(self, topic: str) -> list[Record]:
         return [record for (name, _), records in self.partitions.items() if name == topic for record in records]
