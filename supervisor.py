@@ -32,6 +32,7 @@ from actors.cache_manager.messages import CONFIGURATION, TOKEN_VALIDATION, USER_
 from actors.consumers.audit.handler import AuditHandler
 from actors.consumers.consumer import Consumer
 from actors.consumers.invalidation import CacheInvalidation
+from actors.consumers.loading import HandlerError
 from actors.consumers.notification.consumer import NotificationConsumer
 from actors.consumers.notification.deliveries import Deliveries
 from actors.consumers.notification.mail import MailWriter
@@ -53,7 +54,7 @@ from composition import values
 from composition.apps import admin_app, public_app
 from composition.listening import Listening, listening, opened_data
 from composition.operating import open_operations
-from composition.parts import Parts, load_apps
+from composition.parts import Parts, load_apps, load_handlers
 from composition.process import serve
 from gateway.admin.commands import commands, config_option
 from gateway.asgi_target import AsgiLifespan, TargetError
@@ -83,7 +84,8 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
     settings, metrics, engine = parts.settings, parts.metrics, parts.engine
     admin = partial(partial, admin_app, parts, sockets.admin_bind(settings))
     service: dict[str, Any] = {"new_id": new_id, "now": time.time, "metrics": metrics}
-    group: dict[str, Any] = {"metrics": metrics, "policy": values.retry_policy(settings)}
+    outgoing: dict[str, Any] = {"metrics": metrics, "policy": values.retry_policy(settings)}
+    group: dict[str, Any] = {**outgoing, "trials": parts.trials}
     loaders = {
         USER_PROFILE: entity_loader("user", time.time),
         CONFIGURATION: entity_loader("configuration", time.time),
@@ -124,7 +126,12 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
             _child("search", partial(Consumer, "search", (ENTITY_CHANGED,), SearchHandler(engine.search()), **group)),
             _child("invalidation", partial(CacheInvalidation, metrics=metrics)),
             _child("deliveries", partial(Deliveries, engine.deliveries(), values.webhook_sender(settings),
-                                         values.email_sender(settings), **group), shutdown=20.0),
+                                         values.email_sender(settings), **outgoing), shutdown=20.0),
+            # The file's own, `consumer:NAME`.
+            *(_child(f"consumer:{own.name}",
+                     partial(Consumer, own.name, own.topics, parts.handlers[own.name], options=values.user_options(own),
+                             **{**group, "policy": values.retry_policy(settings, own.attempts)}))
+              for own in settings.consumer),
         ]),
         Supervisor("routing", intensity=None, children=[
             *(_child(name, partial(AsgiLifespan, app)) for name, app in parts.apps.items()),
@@ -184,6 +191,7 @@ def check(context: click.Context) -> None:
     settings = read_settings(path)
     values.tls(settings)
     load_apps(settings)
+    load_handlers(settings)
     click.echo(f"{path} is fine")
 
 
@@ -250,7 +258,7 @@ def main() -> None:
         sys.exit(2)
     except click.Abort:
         sys.exit(130)
-    except (ConfigError, BindError, EmbeddedError, TargetError, TlsError) as error:
+    except (ConfigError, BindError, EmbeddedError, HandlerError, TargetError, TlsError) as error:
         click.echo(f"weir: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
 

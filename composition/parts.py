@@ -4,6 +4,9 @@ from random import Random
 
 from actors.cache_manager.messages import CONFIGURATION, TOKEN_VALIDATION, USER_PROFILE
 from actors.cache_manager.store import KindPolicy, LocalTier
+from actors.consumers.handler import Handler
+from actors.consumers.loading import HandlerError, load_handler
+from actors.consumers.trials import Trials
 from actors.metrics import Metrics
 from actors.publisher.buffer import EventBuffer
 from actors.rate_limiter.store import Buckets
@@ -26,7 +29,8 @@ SERVICES = ("oauth", "users", "configuration", "search_service", "webhooks", "au
 class Parts:
     """Adapters, buckets, cached values, buffers, the route table, applications, counters.
 
-    Raises TargetError for a route whose target does not exist, TlsError for a certificate that cannot be used.
+    Raises TargetError for a route whose target does not exist, TlsError for a certificate that cannot be used,
+    HandlerError for a consumer whose handler is none.
     """
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
@@ -54,8 +58,21 @@ class Parts:
         self.routes = RouteTableRef(RouteTable(values.routes(settings)))
         self.policy = Policy(LimitPlan(values.limits(settings)), values.cors(settings))
         self.apps = load_apps(settings)
+        self.handlers = load_handlers(settings)
+        self.trials = Trials()
         self.origins = Origins(values.proxy_limits(settings), values.checks(settings))
         self.tls = TlsRef(values.tls(settings))
+
+
+def load_handlers(settings: Settings) -> dict[str, Handler]:
+    """The handlers of the file's own consumers, by name. Raises HandlerError for the first that cannot be."""
+    handlers: dict[str, Handler] = {}
+    for index, consumer in enumerate(settings.consumer):
+        try:
+            handlers[consumer.name] = load_handler(consumer.handler)
+        except HandlerError as error:
+            raise HandlerError(f"consumer[{index}].handler = {error}") from None
+    return handlers
 
 
 def load_apps(settings: Settings) -> dict[str, AsgiApp]:

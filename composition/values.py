@@ -3,7 +3,9 @@
 import ssl
 import time
 from collections.abc import Sequence
+from typing import Literal
 
+from actors.consumers.handler import ConsumerOptions
 from actors.consumers.notification.email import EmailSender, OutboxSender, SmtpSender, opportunistic_tls
 from actors.consumers.notification.webhook import WebhookSender
 from actors.consumers.retry import RetryPolicy
@@ -21,7 +23,7 @@ from gateway.request import Headers
 from gateway.server import ServerLimits
 from gateway.services.routes import BUILTIN_ROUTES
 from gateway.tls import server_context
-from settings import Settings
+from settings import Settings, UserConsumer
 
 
 def limits(settings: Settings) -> tuple[limiter_messages.Limit, ...]:
@@ -61,7 +63,9 @@ def cors(settings: Settings) -> CorsPolicy:
 
 def topics(settings: Settings) -> Sequence[Topic]:
     events = settings.events
-    return [Topic(name, events.partitions, events.retention) for name in (AUDIT, ENTITY_CHANGED, CACHE_INVALIDATE)]
+    own = (topic for consumer in settings.consumer for topic in consumer.topics)
+    names = dict.fromkeys((AUDIT, ENTITY_CHANGED, CACHE_INVALIDATE, *own))
+    return [Topic(name, events.partitions, events.retention) for name in names]
 
 
 def server_limits(settings: Settings) -> ServerLimits:
@@ -120,6 +124,12 @@ def housekeeping(engine: Engine, settings: Settings) -> Sequence[Job]:
     ]
 
 
-def retry_policy(settings: Settings) -> RetryPolicy:
+def retry_policy(settings: Settings, attempts: int = 0) -> RetryPolicy:
+    """*attempts* 0: as set for all."""
     consumers = settings.consumers
-    return RetryPolicy(attempts=consumers.attempts, base=consumers.backoff_base, cap=consumers.backoff_cap)
+    return RetryPolicy(attempts=attempts or consumers.attempts, base=consumers.backoff_base, cap=consumers.backoff_cap)
+
+
+def user_options(consumer: UserConsumer) -> ConsumerOptions:
+    order: Literal["key", "partition"] = "key" if consumer.order == "key" else "partition"
+    return ConsumerOptions(concurrency=consumer.concurrency, batch=consumer.batch, order=order)
