@@ -116,6 +116,7 @@ class Consumer(Actor[Go], Assignee):
             now=self._now,
             rng=self._rng,
             trials=self._trials,
+            commit=self._commit,
         )
         self._member: GroupMember = (
             self._members(self.group, self._topics)

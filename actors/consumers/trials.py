@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-MOMENT = 0.1
+MOMENT = 0.25
 """Seconds that a turn lasts at most."""
 
 

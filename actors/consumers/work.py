@@ -4,7 +4,7 @@ The consumer decides which records; this says to their lanes whether they are do
 says anything of a partition that was given up or rewound meanwhile: its records are somebody else's.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from random import Random
 
@@ -34,7 +34,7 @@ PROCESS_ENDED = "ProcessEnded: the process ended while this record was in hand"
 
 
 class Work:
-    """Runs calls, any number of them at a time.
+    """Runs calls, any number of them at a time. *commit* stores what is done.
 
     `outages`: failures in a row that say the sink is away; the consumer waits then. A success ends it.
     """
@@ -52,6 +52,7 @@ class Work:
         now: Callable[[], float],
         rng: Random,
         trials: Trials,
+        commit: Callable[[], Awaitable[None]],
     ) -> None:
         self.outages = 0
         self.away_until = 0.0
@@ -65,6 +66,7 @@ class Work:
         self._now = now
         self._rng = rng
         self._trials = trials
+        self._commit = commit
         self._under_way: dict[tuple[Partition, int], Attempt] = {}
         """Attempts that were counted before they began, and what to restore where one is cut off."""
 
@@ -75,7 +77,7 @@ class Work:
         elif call.waiting is not None:
             await self._try_again(call.parts[0], call.waiting)
         elif call.alone:
-            await self._trials.run(partial(self._try_alone, call.parts[0]))
+            await self._trials.run(partial(self._trial, call.parts[0]))
         else:
             await self._hand_over(call)
 
@@ -160,6 +162,11 @@ class Work:
             waiting.due_at = self._now()
         else:
             await self._failed(part, waiting.record, waiting.attempt, error)
+
+    async def _trial(self, part: Part) -> None:
+        """Its end is stored within its turn: else the next one's kill would have it counted, and tried, once more."""
+        await self._try_alone(part)
+        await self._commit()
 
     async def _try_alone(self, part: Part) -> None:
         (record,) = part.records

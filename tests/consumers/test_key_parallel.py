@@ -1,6 +1,7 @@
 """Many calls at a time: order per key, retries that hold their key alone, bounds, revokes, poison. In virtual time."""
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -11,6 +12,7 @@ from trio.testing import MockClock
 from actors.consumers.dead_letters import describe
 from actors.consumers.handler import ConsumerOptions
 from actors.consumers.retry import Permanent
+from actors.consumers.trials import Trials
 from actors.event_log.messages import Append
 from actors.metrics import Gauge, Metrics
 from actors.runtime import Trace, current_trace
@@ -217,6 +219,40 @@ async def test_after_a_kill_those_that_were_in_hand_are_tried_alone_and_counted_
     assert [ids for _, ids in handler.calls] == [["a"], ["b"], ["c"]]
     assert [(offset, attempt.attempts) for _, offset, attempt in log.saved] == [(0, 1), (1, 1)]
     assert not log.read(DLT)
+
+
+async def test_another_groups_trials_are_not_charged_for_a_kill(autojump_clock: MockClock) -> None:
+    """Both groups have the same records in hand when one of them kills the process, time after time."""
+    log = log_with(*(record(f"e{n}", key=f"k{n}") for n in range(3)), record("poison", key="p"))
+    frozen: list[dict[str, Any]] = []
+    innocent = Recorder()
+
+    class Deadly:
+        async def handle(self, events: Sequence[Any]) -> None:
+            if frozen or any(event.id == "poison" for _, event in events):
+                if not frozen:
+                    frozen.append(log.frozen())
+                await trio.sleep_forever()
+
+    class Innocent:
+        async def handle(self, events: Sequence[Any]) -> None:
+            await trio.sleep(0.01)
+            if frozen:
+                await trio.sleep_forever()
+            await innocent.handle(events)
+
+    for _ in range(6):
+        trials = Trials()
+        deadly, other = consumer(Deadly(), trials=trials), consumer(Innocent(), trials=trials)
+        other = partial(other.func, "audit", *other.args[1:2], Innocent(), **other.keywords)
+        async with running(log, search=deadly, audit=other):
+            await trio.sleep(20)
+        if not frozen:
+            break
+        log.restore(frozen.pop())
+    assert [describe(letter).event_id for letter in log.read(DLT)] == ["poison"]
+    assert log.read("entity.changed.audit.dlt") == []
+    assert {"e0", "e1", "e2", "poison"} == set(innocent.done)
 
 
 # A member whose partitions come and go.
