@@ -74,10 +74,10 @@ class Work:
         """Cancelled: what is under way counts neither as done nor as failed."""
         if call.waiting is not None and call.waiting.failure is not None:
             await self._bury(call.parts[0], call.waiting, call.waiting.failure)
+        elif call.alone or (call.waiting is not None and call.waiting.attempt.error == PROCESS_ENDED):
+            await self._trials.run(partial(self._trial, call.parts[0], call.waiting))
         elif call.waiting is not None:
             await self._try_again(call.parts[0], call.waiting)
-        elif call.alone:
-            await self._trials.run(partial(self._trial, call.parts[0]))
         else:
             await self._hand_over(call)
 
@@ -163,9 +163,9 @@ class Work:
         else:
             await self._failed(part, waiting.record, waiting.attempt, error)
 
-    async def _trial(self, part: Part) -> None:
+    async def _trial(self, part: Part, waiting: Waiting | None) -> None:
         """Its end is stored within its turn: else the next one's kill would have it counted, and tried, once more."""
-        await self._try_alone(part)
+        await (self._try_alone(part) if waiting is None else self._try_again(part, waiting))
         await self._commit()
 
     async def _try_alone(self, part: Part) -> None:
