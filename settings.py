@@ -23,6 +23,7 @@ __all__ = [
     "Network",
     "Route",
     "Settings",
+    "UserConsumer",
     "describe_changes",
     "load",
 ]
@@ -30,6 +31,7 @@ __all__ = [
 _COMBINATIONS = (
     "supported are embedded alone, embedded with Redis, PostgreSQL with Kafka, and PostgreSQL with Kafka and Redis"
 )
+_BUILT_IN_GROUPS = ("audit", "notification", "search", "invalidation", "deliveries")
 _BUILT_IN = "this build validates tokens with its own Auth Service; leave it empty"
 
 
@@ -198,6 +200,23 @@ class Consumers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UserConsumer:
+    """A consumer group of one's own. `handler` is `package.module:attribute`; `attempts` 0: as in `consumers`."""
+
+    name: str = required(rules.text(r"[A-Za-z0-9][A-Za-z0-9_-]*", "must be letters, digits, _ and -"))
+    topics: tuple[str, ...] = required(
+        rules.each(rules.text(r"[A-Za-z0-9][A-Za-z0-9._-]*", "must be letters, digits and ._-"), least=1)
+    )
+    handler: str = required(
+        rules.text(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", 'must be "package.module:attribute"')
+    )
+    attempts: int = setting(0, rules.integer(0, 100))
+    concurrency: int = setting(1, rules.integer(1, 10_000))
+    batch: int = setting(1, rules.integer(1, 10_000))
+    order: str = setting("key", rules.choice("key", "partition"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     level: str = setting("info", rules.choice("debug", "info", "warning", "error", "critical"))
     format: str = setting("auto", rules.choice("auto", "console", "json"))
@@ -254,6 +273,7 @@ class Settings:
         Limit(name="address", key="address", quota=3000, window=60, burst=300),
     )
     routes: tuple[Route, ...] = rows(Route)
+    consumer: tuple[UserConsumer, ...] = rows(UserConsumer)
 
 
 def load(path: Path | None, environ: Mapping[str, str], reserved_prefixes: Collection[str] = ()) -> Settings:
@@ -302,6 +322,7 @@ def _contradictions(settings: Settings, reserved_prefixes: Collection[str]) -> I
     if settings.redis.url:
         yield from _uncountable(settings.limits)
     yield from _contradictions_of_routes(settings.routes, reserved_prefixes)
+    yield from _contradictions_of_consumers(settings.consumer)
 
 
 def _contradictions_of_kafka(kafka: Kafka) -> Iterator[tuple[str, str]]:
@@ -341,6 +362,15 @@ def _contradictions_of_routes(routes: tuple[Route, ...], reserved: Collection[st
             yield f"routes[{index}].health", "must be empty unless the target is http(s)://…: nothing else is checked"
         if route.scopes and route.auth == "none":
             yield f"routes[{index}].auth", 'must be "required" or "optional" on a route with scopes'
+
+
+def _contradictions_of_consumers(consumers: tuple[UserConsumer, ...]) -> Iterator[tuple[str, str]]:
+    taken: dict[str, int] = {}
+    for index, consumer in enumerate(consumers):
+        if consumer.name in _BUILT_IN_GROUPS:
+            yield f"consumer[{index}].name", "is a built-in consumer; choose another name"
+        if taken.setdefault(consumer.name, index) != index:
+            yield f"consumer[{index}].name", f"is the name of consumer[{taken[consumer.name]}] too; names must differ"
 
 
 @dataclass(frozen=True, slots=True)

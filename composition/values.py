@@ -3,11 +3,12 @@
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from actors.authenticator.messages import Principal
 from actors.cache_manager.codec import Codec
 from actors.cache_manager.messages import CONFIGURATION, TOKEN_VALIDATION, USER_PROFILE
+from actors.consumers.handler import ConsumerOptions
 from actors.consumers.notification.outbox import OutboxSender
 from actors.consumers.notification.senders import EmailSender, Senders
 from actors.consumers.notification.smtp import SmtpSender, opportunistic_tls
@@ -31,7 +32,7 @@ from gateway.request import Headers
 from gateway.server import ServerLimits
 from gateway.services.routes import BUILTIN_ROUTES
 from gateway.tls import server_context
-from settings import Settings
+from settings import Settings, UserConsumer
 
 if TYPE_CHECKING:
     from backends.redis.engine import RedisEngine
@@ -90,7 +91,9 @@ def cors(settings: Settings) -> CorsPolicy:
 
 def topics(settings: Settings) -> Sequence[Topic]:
     events = settings.events
-    return [Topic(name, events.partitions, events.retention) for name in (AUDIT, ENTITY_CHANGED, CACHE_INVALIDATE)]
+    own = (topic for consumer in settings.consumer for topic in consumer.topics)
+    names = dict.fromkeys((AUDIT, ENTITY_CHANGED, CACHE_INVALIDATE, *own))
+    return [Topic(name, events.partitions, events.retention) for name in names]
 
 
 def server_limits(settings: Settings) -> ServerLimits:
@@ -167,6 +170,12 @@ def housekeeping(
     return jobs
 
 
-def retry_policy(settings: Settings) -> RetryPolicy:
+def retry_policy(settings: Settings, attempts: int = 0) -> RetryPolicy:
+    """*attempts* 0: as set for all."""
     consumers = settings.consumers
-    return RetryPolicy(attempts=consumers.attempts, base=consumers.backoff_base, cap=consumers.backoff_cap)
+    return RetryPolicy(attempts=attempts or consumers.attempts, base=consumers.backoff_base, cap=consumers.backoff_cap)
+
+
+def user_options(consumer: UserConsumer) -> ConsumerOptions:
+    order: Literal["key", "partition"] = "key" if consumer.order == "key" else "partition"
+    return ConsumerOptions(concurrency=consumer.concurrency, batch=consumer.batch, order=order)

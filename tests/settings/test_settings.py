@@ -336,6 +336,11 @@ def limit(**changes: str | None) -> str:
 
 
 MAIL_RULE = '[[notifications.rules]]\nevents = ["user.*"]\nto = ["a@b.c"]\ntemplate = "x.txt"\n'
+CONSUMER = {"name": '"billing"', "topics": '["orders"]', "handler": '"shop.billing:on_change"'}
+
+
+def consumer(**changes: str | None) -> str:
+    return table("consumer", CONSUMER, changes)
 
 
 def route(**changes: str | None) -> str:
@@ -351,7 +356,7 @@ def route(**changes: str | None) -> str:
         ('bind = "127.0.0.1:80"', "unknown key bind; did you mean server.bind?"),
         ("[admin]\nzzz = 1", "unknown key admin.zzz; known here: bind, allow_kill"),
         ('"a\\nb" = 1', 'unknown key "a\\nb"; known here: server, admin, data, auth, redis, postgres, kafka, cors, '
-         "notifications, cache, audit, events, consumers, log, limits, routes"),
+         "notifications, cache, audit, events, consumers, log, limits, routes, consumer"),
         ('[cache.ttl]\nuser_profil = "1m"', "unknown key cache.ttl.user_profil; did you mean cache.ttl.user_profile?"),
         (limit(brust="1"), "unknown key limits[0].brust; did you mean limits[0].burst?"),
         # kinds
@@ -486,6 +491,13 @@ def route(**changes: str | None) -> str:
         (limit(fail='"shut"'), 'limits[0].fail = "shut": must be "local", "open" or "closed"'),
         (limit(name='"a b"'), 'limits[0].name = "a b": must be letters, digits and _.-'),
         (limit() + limit(), 'limits[1].name = "n": is the name of limits[0] too; names must differ'),
+        # consumers
+        (consumer(name=None), "consumer[0].name: must be given"),
+        (consumer(handler='"shop"'), 'consumer[0].handler = "shop": must be "package.module:attribute"'),
+        (consumer(topics="[]"), "consumer[0].topics = []: must be a list with at least 1 entry"),
+        (consumer(order='"none"'), 'consumer[0].order = "none": must be "key" or "partition"'),
+        (consumer(name='"audit"'), 'consumer[0].name = "audit": is a built-in consumer; choose another name'),
+        (consumer() * 2, 'consumer[1].name = "billing": is the name of consumer[0] too; names must differ'),
         # routes
         (route(prefix='"x"'), 'routes[0].prefix = "x": must start with "/"'),
         (route(prefix='"/x/"'), 'routes[0].prefix = "/x/": must not end with "/"; write "/x"'),
