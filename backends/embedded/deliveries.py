@@ -55,7 +55,7 @@ _RESET = (
 _WITHDRAW = "UPDATE delivery SET state = 'withdrawn', last_at = ?, error = ? WHERE state = 'pending' AND endpoint = ?"
 _COUNTS = "SELECT state, count(*) FROM delivery GROUP BY state"
 _PENDING = "SELECT count(*) FROM delivery WHERE state = 'pending'"
-_OLDEST = "SELECT min(pending_since) FROM delivery WHERE state = 'pending'"
+_OLDEST = "SELECT min(pending_since) FROM delivery INDEXED BY delivery_age WHERE state = 'pending'"
 _PURGE = (
     "DELETE FROM delivery WHERE id IN "
     "(SELECT id FROM delivery WHERE state IN ('done', 'withdrawn') AND last_at < ? LIMIT ?)"

@@ -17,7 +17,7 @@ from actors.consumers.notification.consumer import NotificationConsumer
 from actors.consumers.notification.deliveries import Deliveries
 from actors.consumers.notification.endpoint import EndpointDeliveries
 from actors.consumers.notification.mail import Mail, MailWriter
-from actors.consumers.notification.messages import Backlog, Reset, Wake, Work
+from actors.consumers.notification.messages import Backlog, Reset, Waiting, Wake, Work
 from actors.consumers.notification.outcomes import Failed, Gone, Outcome, Refused, Sent
 from actors.consumers.notification.senders import Senders
 from actors.event_log.messages import Append
@@ -154,12 +154,17 @@ async def test_what_is_due_is_sent_once(autojump_clock: MockClock) -> None:
     assert count(at.metrics, "weir_deliveries_total", "webhook", "sent") == 3
 
 
-async def test_it_says_how_much_is_still_to_be_delivered(autojump_clock: MockClock) -> None:
-    at = Fixture(row("1"), row("2"), row("later", "c", due_at=5.0))
+async def test_it_says_how_much_is_still_to_be_delivered_since_when_and_to_whom(autojump_clock: MockClock) -> None:
+    at = Fixture(row("1"), row("2"), row("slow", "c"), row("later", "d", due_at=90.0, pending_since=0.5))
+    at.sender.outcomes["c"] = Failed(Failure("HTTPStatus", "429"), retry_after=60.0)
     async with at.running() as system:
-        assert await system.ref("deliveries").ask(Backlog()) == 3
-        await trio.sleep(1)
-        assert await system.ref("deliveries").ask(Backlog()) == 1
+        waiting: Waiting = await system.ref("deliveries").ask(Backlog())
+        assert (waiting.deliveries, waiting.endpoints["working"]) == (4, 2)
+        await trio.sleep(2)
+        endpoints = {"working": 0, "held": 1, "resting": 1}
+        assert await system.ref("deliveries").ask(Backlog()) == Waiting(2, 2.0, endpoints)
+        shown = next(child for child in system.snapshot()["children"] if child["id"] == "deliveries")
+        assert shown["detail"] == {**endpoints, "oldest_s": 2.0}
         at.store.away = True
         with pytest.raises(Reject):
             await system.ref("deliveries").ask(Backlog())
