@@ -52,7 +52,11 @@ _RESET = (
     "UPDATE delivery SET state = 'pending', attempts = 0, due_at = ?, first_at = 0, last_at = 0, error = '', "
     "replays = replays + 1, pending_since = ? WHERE id = ? AND state = 'dead'"
 )
-_WITHDRAW = "UPDATE delivery SET state = 'withdrawn', last_at = ?, error = ? WHERE state = 'pending' AND endpoint = ?"
+# Without statistics SQLite would look through all that is pending.
+_WITHDRAW = (
+    "UPDATE delivery INDEXED BY delivery_pending SET state = 'withdrawn', last_at = ?, error = ? "
+    "WHERE state = 'pending' AND endpoint = ?"
+)
 _COUNTS = "SELECT state, count(*) FROM delivery GROUP BY state"
 _PENDING = "SELECT count(*) FROM delivery WHERE state = 'pending'"
 _OLDEST = "SELECT min(pending_since) FROM delivery INDEXED BY delivery_age WHERE state = 'pending'"

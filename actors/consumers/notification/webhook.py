@@ -8,7 +8,7 @@ client above the transport: no redirects, no cookies, no proxies from the enviro
 
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import httpx
 import trio
@@ -91,7 +91,7 @@ class WebhookSender:
                 "POST",
                 url.copy_with(host=address),
                 headers=headers,
-                content=delivery.payload,
+                stream=_Body(delivery.payload),
                 extensions={"sni_hostname": url.raw_host.decode("ascii")},
             )
             try:
@@ -123,6 +123,7 @@ class WebhookSender:
             "accept": "*/*",
             "connection": "close",
             "content-type": "application/json",
+            "content-length": str(len(delivery.payload)),
             "webhook-id": delivery.id,
             "webhook-timestamp": str(timestamp),
             "webhook-signature": sign_all(webhook.secrets(now), delivery.id, timestamp, delivery.payload),
@@ -138,6 +139,22 @@ class WebhookSender:
         if response.status_code == httpx.codes.GONE:
             return Gone(error)
         return Failed(error, retry_after(response.headers.get("retry-after", ""), self._now()))
+
+
+class _Body(httpx.AsyncByteStream):
+    """The content of a request, for one call: an iterator that may be left when the connection breaks. httpx's own is
+    an async generator, whose remains trio would have to look for."""
+
+    def __init__(self, content: bytes) -> None:
+        self._left = [content]
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
 
 
 async def _text(response: httpx.Response) -> str:
