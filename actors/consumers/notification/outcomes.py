@@ -49,7 +49,7 @@ class Withdrawn:
 
 @dataclass(frozen=True, slots=True)
 class Away:
-    """Weir itself could not try (its storage is away): no attempt."""
+    """It was not tried (Weir's own storage is away, or the relay did not answer just before): no attempt."""
 
     reason: str
 
