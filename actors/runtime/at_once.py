@@ -72,7 +72,7 @@ class AtOnce:
         Raises `Reject` as the handler did.
         """
         cell, measured = self._cell, self._measured
-        since = 0.0
+        since: float | None = None
         if measured is not None:
             self._unmeasured += 1
             if self._unmeasured == MEASURED_EVERY:
@@ -89,7 +89,7 @@ class AtOnce:
         if isinstance(result, (Later, CoroutineType)):
             return self._later(message, result)
         cell.handled += 1
-        if since and measured is not None:
+        if since is not None and measured is not None:
             self._unmeasured = 0
             measured.at_once(self._now() - since, MEASURED_EVERY)
         if isinstance(result, Reject):
