@@ -1,6 +1,6 @@
 """Change the actor runtime in one small place at a time, and see whether its tests notice.
 
-    python -m tools.mutants [--sample N --seed S] [--files NAME ...] [--fresh | --survivors]
+    python -m tools.mutants [--sample N --seed S] [--files NAME ...] [--seconds S] [--fresh | --survivors]
 
 Verdicts are kept in var/mutants.jsonl, so a run that was ended goes on where it was. One counts for as long
 as the module it is about has not changed; `--survivors` tries those again that survived, after new tests.
@@ -9,9 +9,11 @@ Exit code 1 when fewer than --least of the mutants that were tried are killed.
 
 import argparse
 import json
+import math
 import os
 import random
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -24,10 +26,10 @@ from rich.progress import Progress
 from rich.syntax import Syntax
 
 from tools.mutants.mutations import Mutant, mutants_of
-from tools.mutants.trial import ROOT, Trial, Verdict
+from tools.mutants.trial import FIRST, ROOT, Trial, Verdict
 
 FOLDER = "actors/runtime"
-NAMES = ("supervision", "backoff", "queue", "cell", "incarnation", "intensity", "strategy", "envelope")
+NAMES = tuple(FIRST)
 DEATHS = ("killed", "timeout")
 
 
@@ -71,11 +73,14 @@ def attempt(
     if baseline.outcome != "survived":
         sys.exit(f"mutants: the tests fail on the unchanged runtime: {baseline.by or baseline.outcome}")
     timeout = 30.0 + 4 * baseline.seconds
+    until = time.monotonic() + given.seconds if given.seconds else math.inf
     free: SimpleQueue[Trial] = SimpleQueue()
     for trial in trials:
         free.put(trial)
 
-    def one(mutant: Mutant) -> Verdict:
+    def one(mutant: Mutant) -> Verdict | None:
+        if time.monotonic() > until:
+            return None
         trial = free.get()
         try:
             return trial.run(mutant, timeout)
@@ -94,6 +99,8 @@ def attempt(
         try:
             for done in as_completed(pending):
                 mutant, verdict = pending[done], done.result()
+                if verdict is None:
+                    continue
                 verdicts[mutant.key] = verdict
                 place = {"key": mutant.key, "file": mutant.file, "line": mutant.line, "operator": mutant.operator}
                 print(json.dumps(place | asdict(verdict) | {"diff": mutant.diff}), file=out, flush=True)
@@ -138,7 +145,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--sample", type=int, default=0, metavar="N", help="so many, chosen by --seed; 0 is all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--test-timeout", type=int, default=20, metavar="S", help="for one test, in whole seconds")
+    parser.add_argument("--test-timeout", type=int, default=5, metavar="S", help="for one test, in whole seconds")
+    parser.add_argument("--seconds", type=int, default=0, metavar="S", help="begin no trial after so many; 0: all")
     parser.add_argument("--least", type=float, default=0.9, metavar="RATE", help="the kill rate to reach")
     parser.add_argument("--results", type=Path, default=ROOT / "var" / "mutants.jsonl", metavar="FILE")
     again = parser.add_mutually_exclusive_group()

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
 from threading import Lock
@@ -20,22 +21,30 @@ COPIED: tuple[str, ...] = (
     "actors/__init__.py",
     "actors/runtime",
     "tests/__init__.py",
-    "tests/conftest.py",
     TESTS,
     "pyproject.toml",
+    "tools/__init__.py",
+    "tools/mutants",
 )
-COPIED += ("tools/__init__.py", "tools/mutants")
+# Those of tests/conftest.py that the tests of the runtime need, and what bounds a trial.
+PLUGINS = ("actors.runtime.testing", "pytester", "tools.mutants.limits")
 
-# Which tests look at a module first: most mutants end in seconds.
+# Which tests look at a module first, in a process of their own: most mutants end within a second.
 FIRST = {
     "backoff": ("test_backoff",),
-    "cell": ("test_asking", "test_telling_and_mailboxes", "test_crash_and_retry", "test_snapshot"),
+    "cell": ("test_exit_events", "test_asking", "test_telling_and_mailboxes", "test_crash_and_retry", "test_snapshot"),
     "envelope": ("test_asking", "test_later_and_spawn", "test_crash_and_retry"),
+    "hand": ("test_metrics", "test_later_and_spawn", "test_batches", "test_asking", "test_traces", "test_misuse"),
+    "inbox": ("test_asking", "test_telling_and_mailboxes", "test_ask_cycles", "test_traces", "test_metrics"),
     "incarnation": ("test_start_and_stop", "test_later_and_spawn", "test_batches", "test_stop_budgets"),
+    "intake": ("test_batches", "test_asking", "test_crash_and_retry", "test_later_and_spawn", "test_metrics"),
     "intensity": ("test_intensity",),
+    "later": ("test_later_and_spawn", "test_crash_and_retry", "test_misuse"),
     "queue": ("test_telling_and_mailboxes",),
+    "restarts": ("test_strategies", "test_exit_events"),
     "strategy": ("test_strategies",),
-    "supervision": ("test_strategies", "test_escalation", "test_intensity", "test_start_and_stop", "test_snapshot"),
+    "supervision": ("test_exit_events", "test_strategies", "test_escalation", "test_intensity", "test_start_and_stop"),
+    "validation": ("test_validation",),
 }
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 
@@ -74,12 +83,17 @@ class Trial:
     def run(self, mutant: Mutant | None, timeout: float) -> Verdict:
         """Run the tests on *mutant* (None: on the unchanged copy), for at most *timeout* seconds."""
         if mutant is None:
-            return self._tests((), timeout)
+            return self._tests(self._names(), timeout)
         path = self._folder / mutant.file
         original = path.read_text()
         try:
             self._write(path, mutant.source)
-            return self._tests(FIRST.get(path.stem, ()), timeout)
+            first = FIRST[path.stem]
+            verdict = self._tests(first, timeout)
+            if verdict.outcome != "survived":
+                return verdict
+            rest = self._tests([name for name in self._names() if name not in first], timeout)
+            return replace(rest, seconds=round(verdict.seconds + rest.seconds, 2))
         finally:
             self._write(path, original)
 
@@ -96,12 +110,14 @@ class Trial:
             path.write_text(text)
             os.utime(path, (self._at, self._at))
 
-    def _tests(self, first: tuple[str, ...], timeout: float) -> Verdict:
-        names = sorted(path.stem for path in (self._folder / TESTS).glob("test_*.py"))
-        ordered = sorted(names, key=lambda name: first.index(name) if name in first else len(first))
+    def _names(self) -> list[str]:
+        return sorted(path.stem for path in (self._folder / TESTS).glob("test_*.py"))
+
+    def _tests(self, names: Sequence[str], timeout: float) -> Verdict:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "--hypothesis-seed=0"]
-        command += ["-p", "no:randomly", "-p", "no:cacheprovider", "-p", "tools.mutants.limits"]
-        command += [f"{TESTS}/{name}.py" for name in ordered]
+        command += ["-p", "no:randomly", "-p", "no:cacheprovider"]
+        command += [part for plugin in PLUGINS for part in ("-p", plugin)]
+        command += [f"{TESTS}/{name}.py" for name in names]
         environment = {
             "PATH": os.environ.get("PATH", ""),
             "HOME": str(self._folder),
