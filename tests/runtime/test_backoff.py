@@ -14,6 +14,20 @@ def test_the_schedule_of_the_defaults_without_jitter() -> None:
     assert [Backoff().delay(k, 0.0) for k in range(1, 10)] == [0, 0.5, 1, 2, 4, 8, 16, 30, 30]
 
 
+def test_the_defaults_are_those_that_are_documented() -> None:
+    assert Backoff() == Backoff(first=0.0, min=0.5, max=30.0, jitter=0.2, reset_after=32)
+
+
+def test_a_wait_doubles_thirty_times_and_no_more() -> None:
+    endless = Backoff(min=1.0, max=float("inf"), jitter=0.0)
+    assert [endless.delay(k, 0.0) for k in (31, 32, 33, 10_000)] == [2.0**29, 2.0**30, 2.0**30, 2.0**30]
+
+
+def test_one_message_may_be_enough_to_be_healthy() -> None:
+    easily_healthy = Backoff(reset_after=1)
+    assert [easily_healthy.consecutive(4, 0.0, handled) for handled in (0, 1)] == [5, 1]
+
+
 def test_jitter_lengthens_a_wait_by_its_fraction_at_most() -> None:
     assert Backoff(jitter=0.2).delay(3, 0.5) == pytest.approx(1.1)
 

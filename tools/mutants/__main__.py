@@ -4,7 +4,8 @@
 
 Verdicts are kept in var/mutants.jsonl, so a run that was ended goes on where it was. One counts for as long
 as the module it is about has not changed; `--survivors` tries those again that survived, after new tests.
-Exit code 1 when fewer than --least of the mutants that were tried are killed.
+Exit code 1 when fewer than --least of the mutants that were tried are killed, or when one survives for which
+docs/mutants.md gives no reason.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from tools.mutants.trial import FIRST, ROOT, Trial, Verdict
 FOLDER = "actors/runtime"
 NAMES = tuple(FIRST)
 DEATHS = ("killed", "timeout")
+REASONS = ROOT / "docs" / "mutants.md"
 
 
 def known(results: Path) -> dict[str, Verdict]:
@@ -115,13 +117,15 @@ def attempt(
 
 
 def report(tried: Sequence[tuple[Mutant, Verdict]], given: argparse.Namespace, console: Console) -> int:
-    """Print the survivors as diffs and the kill rate; the exit code."""
-    for mutant, verdict in tried:
-        if verdict.outcome == "survived":
-            console.print(f"\nsurvived: {mutant.key} {mutant.file}:{mutant.line} ({mutant.operator})", style="yellow")
-            console.print(Syntax(mutant.diff, "diff", background_color="default"))
+    """Print the survivors that nobody has given a reason for, as diffs, and the kill rates; the exit code."""
+    explained = REASONS.read_text() if REASONS.exists() else ""
+    survivors = [mutant for mutant, verdict in tried if verdict.outcome == "survived"]
+    unexplained = [mutant for mutant in survivors if f"- {name_of(mutant)} {mutant.change}: " not in explained]
+    for mutant in unexplained:
+        console.print(f"\nsurvived: {mutant.key} {mutant.file}:{mutant.line} ({mutant.operator})", style="yellow")
+        console.print(Syntax(mutant.diff, "diff", background_color="default"))
     for name in given.files:
-        outcomes = Counter(verdict.outcome for mutant, verdict in tried if mutant.file == file(name))
+        outcomes = Counter(verdict.outcome for mutant, verdict in tried if name_of(mutant) == name)
         if outcomes:
             dead = sum(outcomes[death] for death in DEATHS)
             console.print(
@@ -130,7 +134,14 @@ def report(tried: Sequence[tuple[Mutant, Verdict]], given: argparse.Namespace, c
     dead = sum(verdict.outcome in DEATHS for _, verdict in tried)
     rate = dead / len(tried) if tried else 0.0
     console.print(f"{'all':<12} {dead:>4} of {len(tried):>4} killed: {rate:.1%}")
-    return 0 if rate >= given.least else 1
+    console.print(
+        f"{len(survivors)} survived, {len(survivors) - len(unexplained)} of them for a reason in {REASONS.name}"
+    )
+    return 0 if rate >= given.least and not unexplained else 1
+
+
+def name_of(mutant: Mutant) -> str:
+    return Path(mutant.file).stem
 
 
 def file(name: str) -> str:

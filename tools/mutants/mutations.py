@@ -39,7 +39,10 @@ WORD = re.compile(r"[a-z][a-z_]*")
 
 @dataclass(frozen=True)
 class Mutant:
-    """`key` is the same for the same change of the same text, whatever else was changed or run before."""
+    """`key` is the same for the same change of the same text, whatever else was changed or run before.
+
+    `change` is what docs/mutants.md knows it by: the lines before and after, each on one line.
+    """
 
     key: str
     file: str
@@ -47,6 +50,12 @@ class Mutant:
     operator: str
     source: str
     diff: str
+
+    @property
+    def change(self) -> str:
+        lines = self.diff.splitlines()[2:]  # after the names of the file
+        before, after = (" ".join(line[1:].strip() for line in lines if line[0] == sign) for sign in "-+")
+        return f"`{before}` → `{after}`"
 
 
 @dataclass(frozen=True)
