@@ -3,7 +3,8 @@
     python -m tools.mutants [--sample N --seed S] [--files NAME ...] [--seconds S] [--fresh | --survivors]
 
 Verdicts are kept in var/mutants.jsonl, so a run that was ended goes on where it was. One counts for as long
-as the module it is about has not changed; `--survivors` tries those again that survived, after new tests.
+as the module it is about has not changed; `--survivors` tries those again that survived, with all tests
+on all of their schedules, where a first trial leaves out what costs most and kills fewest.
 Exit code 1 when fewer than --least of the mutants that were tried are killed, or when one survives for which
 docs/mutants.md gives no reason.
 """
@@ -48,7 +49,7 @@ def known(results: Path) -> dict[str, Verdict]:
 
 
 def run(given: argparse.Namespace, console: Console) -> int:
-    trials = [Trial(given.test_timeout) for _ in range(given.jobs)]
+    trials = [Trial(given.test_timeout, thorough=given.survivors) for _ in range(given.jobs)]
     try:
         mutants = [found for name in given.files for found in mutants_of(file(name), trials[0].source(file(name)))]
         total = len(mutants)
@@ -156,7 +157,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--sample", type=int, default=0, metavar="N", help="so many, chosen by --seed; 0 is all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--test-timeout", type=int, default=5, metavar="S", help="for one test, in whole seconds")
+    parser.add_argument("--test-timeout", type=int, default=3, metavar="S", help="for one test, in whole seconds")
     parser.add_argument("--seconds", type=int, default=0, metavar="S", help="begin no trial after so many; 0: all")
     parser.add_argument("--least", type=float, default=0.9, metavar="RATE", help="the kill rate to reach")
     parser.add_argument("--results", type=Path, default=ROOT / "var" / "mutants.jsonl", metavar="FILE")

@@ -32,7 +32,7 @@ PLUGINS = ("actors.runtime.testing", "pytester", "tools.mutants.limits")
 # Which tests look at a module first, in a process of their own: most mutants end within a second.
 FIRST = {
     "backoff": ("test_backoff",),
-    "cell": ("test_exit_events", "test_asking", "test_telling_and_mailboxes", "test_crash_and_retry", "test_snapshot"),
+    "cell": ("test_exit_events", "test_asking", "test_crash_and_retry", "test_ending", "test_mutants_gaps"),
     "envelope": ("test_asking", "test_later_and_spawn", "test_crash_and_retry"),
     "hand": ("test_metrics", "test_later_and_spawn", "test_batches", "test_asking", "test_traces", "test_misuse"),
     "inbox": ("test_asking", "test_telling_and_mailboxes", "test_ask_cycles", "test_traces", "test_metrics"),
@@ -61,9 +61,9 @@ class Verdict:
 class Trial:
     """One private copy, used for one mutant after another."""
 
-    def __init__(self, test_s: int) -> None:
+    def __init__(self, test_s: int, *, thorough: bool) -> None:
         self._folder = Path(mkdtemp(prefix="weir-mutants-"))
-        self._test_s = test_s
+        self._limits = {"MUTANT_TEST_S": str(test_s), "MUTANT_THOROUGH": str(int(thorough))}
         self._at = int(time.time()) - 10_000_000
         self._child: subprocess.Popen[str] | None = None
         self._lock, self._ended = Lock(), False
@@ -122,8 +122,7 @@ class Trial:
             "PATH": os.environ.get("PATH", ""),
             "HOME": str(self._folder),
             "PYTHONPATH": str(self._folder),
-            "MUTANT_TEST_S": str(self._test_s),
-        }
+        } | self._limits
         started = time.monotonic()
         with self._lock:
             if self._ended:
