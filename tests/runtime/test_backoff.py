@@ -108,6 +108,17 @@ async def test_the_row_ends_after_enough_handled_messages(
     assert [exit.delay for exit in journal.exits("a")] == [0.0, delay]
 
 
+async def test_messages_that_earlier_incarnations_handled_do_not_count(autojump_clock: MockClock) -> None:
+    journal = Journal()
+    async with open_system(tree(child("a", journal)), journal) as system:
+        for _ in range(3):
+            for _ in range(20):
+                await system.ref("a").ask(Echo())
+            await system.ref("a").tell(Crash())
+            await trio.sleep(2)
+    assert [exit.delay for exit in journal.exits("a")] == [0.0, 0.5, 1.0]
+
+
 async def test_a_failed_restart_lengthens_the_wait(autojump_clock: MockClock) -> None:
     journal = Journal()
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
 from actors.runtime import ActorCrashed, ActorStopped, AskCycle, Backoff, Killed, Ref, ShutdownOverrun
 from tests.runtime.support import (
@@ -145,6 +145,9 @@ async def test_in_backoff_it_ends_at_once(how: str, autojump_clock: MockClock) -
         await wait_all_tasks_blocked()
         assert isinstance(asking.error, ActorCrashed)
         assert (trio.current_time(), system.dead_letters.counts) == (0, {("a", "stopped"): 1})
+        assert state_of(system, "a")["state"] == "stopped"
+        with assert_checkpoints():
+            await end(system.ref("a"), how)
         await trio.sleep(20)
         assert journal.times("start a") == [0]
 

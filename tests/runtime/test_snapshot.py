@@ -1,12 +1,13 @@
 """The tree as JSON-ready dicts: state, incarnation, restarts, mailbox depth, age of the message in hand."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.runtime import Mailbox
+from actors.runtime import Mailbox, System
 from tests.runtime.support import (
     AnswerLater,
     Asking,
@@ -85,3 +86,40 @@ async def test_it_shows_what_an_actor_tells_of_itself(autojump_clock: MockClock)
     async with open_system(tree(child("a", Journal(), Telling), child("b", Journal()))) as system:
         assert state_of(system, "a")["detail"] == {"connections": 3}
         assert state_of(system, "b")["detail"] == {}
+
+
+async def test_an_actor_waits_for_those_before_it_in_the_order_of_starts(autojump_clock: MockClock) -> None:
+    seen: list[str] = []
+
+    async def look(actor: Scripted) -> None:
+        seen.append(state_of(actor.system, "b")["state"])
+
+    async with open_system(tree(child("a", Journal(), starting=look), child("b", Journal(), starting=look))):
+        assert seen == ["waiting", "starting"]
+
+
+async def test_an_actor_is_stopping_from_the_moment_it_is_asked_to(autojump_clock: MockClock) -> None:
+    seen: list[str] = []
+
+    async def look(system: System) -> None:
+        await trio.sleep(1)
+        seen.extend(state_of(system, id)["state"] for id in "abc")
+
+    async with trio.open_nursery() as nursery, open_system(tree(*(child(id, Journal()) for id in "abc"))) as system:
+        await system.ref("b").tell(Echo(after=2))
+        await wait_all_tasks_blocked()
+        nursery.start_soon(look, system)
+    assert seen == ["ready", "stopping", "stopped"]
+
+
+async def test_an_actor_that_is_down_waits_for_its_whole_group(autojump_clock: MockClock) -> None:
+    async def slowly(_actor: Scripted) -> None:
+        await trio.sleep(2)
+
+    root = tree(child("a", Journal(), stopping=slowly), child("b", Journal()), child("c", Journal()))
+    async with open_system(replace(root, strategy="one_for_all")) as system:
+        await system.ref("c").tell(Crash())
+        await trio.sleep(1)
+        assert [state_of(system, id)["state"] for id in "abc"] == ["stopping", "waiting", "waiting"]
+        await trio.sleep(2)
+        assert [state_of(system, id)["state"] for id in "abc"] == ["ready", "ready", "ready"]

@@ -75,6 +75,8 @@ def attempt(
     baseline = trials[0].run(None, timeout=900.0)
     if baseline.outcome != "survived":
         sys.exit(f"mutants: the tests fail on the unchanged runtime: {baseline.by or baseline.outcome}")
+    for trial in trials[1:]:
+        trial.calls = trials[0].calls
     timeout = 30.0 + 4 * baseline.seconds
     until = time.monotonic() + given.seconds if given.seconds else math.inf
     free: SimpleQueue[Trial] = SimpleQueue()

@@ -50,6 +50,8 @@ class Mutant:
     operator: str
     source: str
     diff: str
+    function: int | None
+    """The first line of the function it is in (the innermost), None outside of all."""
 
     @property
     def change(self) -> str:
@@ -69,6 +71,7 @@ def mutants_of(file: str, source: str) -> list[Mutant]:
     """All mutants of *source*, in the order of its lines; none that is no Python, no two the same."""
     found: list[Mutant] = []
     seen = {ast.dump(ast.parse(source))}
+    functions = list(_functions(ast.parse(source)))
     edits = sorted(_edits(ast.parse(source)), key=lambda edit: (edit.node.lineno, edit.node.col_offset))  # type: ignore[attr-defined]
     for edit in edits:
         changed = _replace(source, edit.node, edit.text)
@@ -81,8 +84,18 @@ def mutants_of(file: str, source: str) -> list[Mutant]:
         seen.add(shape)
         key = hashlib.sha256(f"{file}\0{source}\0{changed}".encode()).hexdigest()[:16]
         diff = "\n".join(unified_diff(source.splitlines(), changed.splitlines(), file, file, lineterm="", n=2))
-        found.append(Mutant(key, file, edit.node.lineno, edit.operator, changed, diff))  # type: ignore[attr-defined]
+        line: int = edit.node.lineno  # type: ignore[attr-defined]
+        around = max((first for first, body in functions if line in body), default=None)
+        found.append(Mutant(key, file, line, edit.operator, changed, diff, around))
     return found
+
+
+def _functions(tree: ast.Module) -> Iterator[tuple[int, range]]:
+    """First line (a decorator's, as code objects have it) and the lines of the body, where defaults are not in."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            yield first, range(node.body[0].lineno, (node.end_lineno or node.lineno) + 1)
 
 
 def _replace(source: str, node: ast.AST, text: str) -> str:

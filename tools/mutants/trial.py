@@ -1,5 +1,6 @@
 """Try one mutant: its tests against a private copy of what they need. The checkout is only read."""
 
+import json
 import os
 import re
 import shutil
@@ -46,6 +47,9 @@ FIRST = {
     "supervision": ("test_exit_events", "test_strategies", "test_escalation", "test_intensity", "test_start_and_stop"),
     "validation": ("test_validation",),
 }
+FEW = 60
+"""Tests that are worth one process, and not one for the likely killers and one for the others."""
+CALLS = "calls.json"
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 
 
@@ -65,6 +69,8 @@ class Trial:
         self._folder = Path(mkdtemp(prefix="weir-mutants-"))
         self._limits = {"MUTANT_TEST_S": str(test_s), "MUTANT_THOROUGH": str(int(thorough))}
         self._at = int(time.time()) - 10_000_000
+        self.calls: dict[str, list[str]] = {}
+        """By test, the functions that it calls: known after a run on the unchanged copy."""
         self._child: subprocess.Popen[str] | None = None
         self._lock, self._ended = Lock(), False
         ignored = shutil.ignore_patterns("__pycache__")
@@ -83,17 +89,20 @@ class Trial:
     def run(self, mutant: Mutant | None, timeout: float) -> Verdict:
         """Run the tests on *mutant* (None: on the unchanged copy), for at most *timeout* seconds."""
         if mutant is None:
-            return self._tests(self._names(), timeout)
+            verdict = self._tests([f"{TESTS}/{name}.py" for name in self._names()], timeout, "tools.mutants.callers")
+            self.calls = json.loads((self._folder / CALLS).read_text()) if verdict.outcome == "survived" else {}
+            return verdict
         path = self._folder / mutant.file
         original = path.read_text()
         try:
             self._write(path, mutant.source)
-            first = FIRST[path.stem]
-            verdict = self._tests(first, timeout)
-            if verdict.outcome != "survived":
-                return verdict
-            rest = self._tests([name for name in self._names() if name not in first], timeout)
-            return replace(rest, seconds=round(verdict.seconds + rest.seconds, 2))
+            verdict = Verdict("survived", "no test calls it", 0.0)
+            for tests in self._stages(mutant):
+                stage = self._tests(tests, timeout)
+                verdict = replace(stage, seconds=round(verdict.seconds + stage.seconds, 2))
+                if verdict.outcome != "survived":
+                    break
+            return verdict
         finally:
             self._write(path, original)
 
@@ -110,18 +119,29 @@ class Trial:
             path.write_text(text)
             os.utime(path, (self._at, self._at))
 
+    def _stages(self, mutant: Mutant) -> list[list[str]]:
+        """The tests that may notice *mutant*, in one process or two."""
+        stem = Path(mutant.file).stem
+        called = f"{stem}:{mutant.function}"
+        tests = [test for test, functions in self.calls.items() if mutant.function is None or called in functions]
+        if len(tests) <= FEW:
+            return [tests] if tests else []
+        first = [test for test in tests if test.partition("::")[0] in {f"{TESTS}/{name}.py" for name in FIRST[stem]}]
+        return [stage for stage in (first, [test for test in tests if test not in first]) if stage]
+
     def _names(self) -> list[str]:
         return sorted(path.stem for path in (self._folder / TESTS).glob("test_*.py"))
 
-    def _tests(self, names: Sequence[str], timeout: float) -> Verdict:
+    def _tests(self, tests: Sequence[str], timeout: float, *plugins: str) -> Verdict:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "--hypothesis-seed=0"]
         command += ["-p", "no:randomly", "-p", "no:cacheprovider"]
-        command += [part for plugin in PLUGINS for part in ("-p", plugin)]
-        command += [f"{TESTS}/{name}.py" for name in names]
+        command += [part for plugin in (*PLUGINS, *plugins) for part in ("-p", plugin)]
+        command += tests
         environment = {
             "PATH": os.environ.get("PATH", ""),
             "HOME": str(self._folder),
             "PYTHONPATH": str(self._folder),
+            "MUTANT_CALLS": CALLS,
         } | self._limits
         started = time.monotonic()
         with self._lock:
@@ -147,7 +167,7 @@ class Trial:
         seconds = round(seconds, 2)
         if self._ended:
             return Verdict("unknown", "the run was ended", seconds)
-        if code in (-signal.SIGALRM, -signal.SIGKILL):
+        if code == -signal.SIGKILL:
             return Verdict("timeout", "", seconds)
         if code == 0:
             return Verdict("survived", "", seconds)
