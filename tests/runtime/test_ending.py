@@ -48,7 +48,8 @@ async def test_an_ended_actor_is_not_restarted(how: str, restart: str, autojump_
         assert [(exit.exit.kind, exit.next) for exit in journal.exits("a")] == [
             ("killed" if how == "kill" else "stopped", "end")
         ]
-        await end(system.ref("a"), how)  # once more is no error
+        await end(system.ref("a"), how)  # once more is no error, and no second end
+        assert state_of(system, "a")["state_age"] == 5
 
 
 @pytest.mark.parametrize("how", ENDINGS)
@@ -240,3 +241,13 @@ async def test_a_system_that_stops_meanwhile_keeps_its_deadline(how: str, autoju
             nursery.start_soon(end, system.ref("a"), how)
             await trio.sleep(1)
         assert trio.current_time() <= 4
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+async def test_who_has_ended_in_backoff_is_not_restarting_any_more(how: str, autojump_clock: MockClock) -> None:
+    async with open_system(tree(child("a", Journal(), backoff=Backoff(first=9.0)))) as system:
+        await system.ref("a").tell(Crash())
+        await wait_all_tasks_blocked()
+        await end(system.ref("a"), how)
+        with pytest.raises(ActorStopped):
+            await system.ref("a").ask(Echo())

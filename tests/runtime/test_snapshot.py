@@ -123,3 +123,25 @@ async def test_an_actor_that_is_down_waits_for_its_whole_group(autojump_clock: M
         assert [state_of(system, id)["state"] for id in "abc"] == ["stopping", "waiting", "waiting"]
         await trio.sleep(2)
         assert [state_of(system, id)["state"] for id in "abc"] == ["ready", "ready", "ready"]
+
+
+async def test_ages_are_differences_and_count_from_the_change(autojump_clock: MockClock) -> None:
+    await trio.sleep(7)
+    async with open_system(tree(child("a", Journal()))) as system:
+        await trio.sleep(5)
+        assert state_of(system, "a")["state_age"] == pytest.approx(5)
+        await system.ref("a").tell(Echo(after=2))
+        await trio.sleep(1)
+        assert state_of(system, "a")["in_hand_age"] == pytest.approx(1)
+        await system.ref("a").drain()
+        await trio.sleep(3)
+        assert state_of(system, "a")["state_age"] == pytest.approx(3)
+
+
+async def test_the_mailbox_of_one_that_has_ended_is_empty(autojump_clock: MockClock) -> None:
+    async with open_system(tree(child("a", Journal()))) as system:
+        await system.ref("a").tell(Echo(after=1))
+        await wait_all_tasks_blocked()
+        await system.ref("a").tell(Echo())
+        await system.ref("a").stop()
+        assert state_of(system, "a")["mailbox_depth"] == 0
