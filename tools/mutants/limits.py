@@ -15,7 +15,7 @@ from hypothesis import Phase, settings
 TEST_S = int(os.environ.get("MUTANT_TEST_S", "3"))
 THOROUGH = os.environ.get("MUTANT_THOROUGH") == "1"
 """Whether to run the searches, and each test on all of its schedules. Costs several times as much, and kills few."""
-SCHEDULES = 5
+SCHEDULES = 2
 LOOK_S = 0.5
 IDLE_S = 0.005
 """Of processor time between two looks: less has only who waits, however busy the machine is."""

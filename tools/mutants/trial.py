@@ -1,18 +1,21 @@
 """Try one mutant: its tests against a private copy of what they need. The checkout is only read."""
 
 import json
+import multiprocessing
 import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import mkdtemp
 from threading import Lock
+
+import pytest
 
 from tools.mutants.mutations import Mutant
 
@@ -50,6 +53,11 @@ FIRST = {
 FEW = 60
 """Tests that are worth one process, and not one for the likely killers and one for the others."""
 CALLS = "calls.json"
+# Each trial is forked from a process that has imported all but what is tried.
+WARM = multiprocessing.get_context("forkserver")
+WARM.set_forkserver_preload(
+    ["hypothesis.stateful", "_pytest.pytester", "pytest_trio.plugin", "trio.testing", "tools.mutants.trial"]
+)
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 
 
@@ -62,6 +70,18 @@ class Verdict:
     seconds: float
 
 
+def run_pytest(arguments: Sequence[str], folder: Path, environment: dict[str, str], out: Path) -> None:
+    """In a process of its own, on the copy in *folder*; its exit code is pytest's."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path.insert(0, str(folder))
+    with out.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.exit(pytest.main(list(arguments)))
+
+
 class Trial:
     """One private copy, used for one mutant after another."""
 
@@ -71,7 +91,7 @@ class Trial:
         self._at = int(time.time()) - 10_000_000
         self.calls: dict[str, list[str]] = {}
         """By test, the functions that it calls: known after a run on the unchanged copy."""
-        self._child: subprocess.Popen[str] | None = None
+        self._child: BaseProcess | None = None
         self._lock, self._ended = Lock(), False
         ignored = shutil.ignore_patterns("__pycache__")
         for name in COPIED:
@@ -133,35 +153,26 @@ class Trial:
         return sorted(path.stem for path in (self._folder / TESTS).glob("test_*.py"))
 
     def _tests(self, tests: Sequence[str], timeout: float, *plugins: str) -> Verdict:
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "--hypothesis-seed=0"]
-        command += ["-p", "no:randomly", "-p", "no:cacheprovider"]
-        command += [part for plugin in (*PLUGINS, *plugins) for part in ("-p", plugin)]
-        command += tests
+        arguments = ["-x", "-q", "--tb=no", "--hypothesis-seed=0", "-p", "no:randomly", "-p", "no:cacheprovider"]
+        arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of plugins that are imported already
+        arguments += [part for plugin in (*PLUGINS, *plugins) for part in ("-p", plugin)]
+        arguments += tests
         environment = {
             "PATH": os.environ.get("PATH", ""),
             "HOME": str(self._folder),
-            "PYTHONPATH": str(self._folder),
             "MUTANT_CALLS": CALLS,
         } | self._limits
         started = time.monotonic()
         with self._lock:
             if self._ended:
                 return Verdict("unknown", "the run was ended", 0.0)
-            self._child = subprocess.Popen(  # noqa: S603  # our own command
-                command,
-                cwd=self._folder,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,
-            )
-        try:
-            out, _ = self._child.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            self._kill()
-            out, _ = self._child.communicate()
-        return self._verdict(self._child.returncode, out, time.monotonic() - started)
+            out = self._folder / "out.txt"
+            self._child = WARM.Process(target=run_pytest, args=(arguments, self._folder, environment, out))
+            self._child.start()
+        self._child.join(timeout)
+        self._kill()
+        self._child.join()
+        return self._verdict(self._child.exitcode or 0, out.read_text(), time.monotonic() - started)
 
     def _verdict(self, code: int, out: str, seconds: float) -> Verdict:
         seconds = round(seconds, 2)
@@ -175,5 +186,5 @@ class Trial:
         return Verdict("killed", found[1] if found else f"exit code {code}: {out.strip()[-200:]}", seconds)
 
     def _kill(self) -> None:
-        if self._child is not None and self._child.poll() is None:
-            os.killpg(self._child.pid, signal.SIGKILL)
+        if self._child is not None and self._child.is_alive():
+            self._child.kill()
