@@ -189,3 +189,14 @@ def test_on_the_real_clock_differences_are_those_of_the_loop() -> None:
             assert system.now() - begun == pytest.approx(trio.current_time() - at, abs=0.005)
 
     trio.run(main)
+
+
+async def test_the_time_of_the_last_answer_is_no_time_of_a_taking_much_later(autojump_clock: MockClock) -> None:
+    async with opened(child("a", Journal())) as system:
+        await system.ref("a").ask(Echo())
+        await trio.sleep(5)
+        system.ref("a").try_tell(AnswerLater(after=1))
+        system.ref("a").try_tell(Echo(after=0.2))
+        await trio.sleep(5)
+        of = system.metrics()["a"]
+    assert of.message_age.total == pytest.approx(0.0 + 1.0 + 0.2)

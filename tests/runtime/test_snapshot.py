@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.runtime import Mailbox, System
+from actors.runtime import Child, Mailbox, System
 from tests.runtime.support import (
     AnswerLater,
     Asking,
@@ -145,3 +145,20 @@ async def test_the_mailbox_of_one_that_has_ended_is_empty(autojump_clock: MockCl
         await system.ref("a").tell(Echo())
         await system.ref("a").stop()
         assert state_of(system, "a")["mailbox_depth"] == 0
+
+
+async def test_an_actor_that_its_factory_does_not_make_has_no_detail(autojump_clock: MockClock) -> None:
+    journal = Journal()
+
+    def only_once() -> Scripted:
+        if journal.times("start a"):
+            raise OSError("no more")
+        return Scripted("a", journal)
+
+    root = tree(Child("a", only_once, mailbox=Mailbox(4)), intensity=None)
+    async with open_system(root) as system:
+        await system.ref("a").tell(Crash())
+        await trio.sleep(0.1)
+        node = state_of(system, "a")
+        assert (node["state"], node["incarnation"], node["detail"]) == ("backoff", 2, {})
+        assert node["last_error"] == "OSError: no more"
