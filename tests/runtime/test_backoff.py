@@ -1,5 +1,7 @@
 """How long a child waits before its next restart: the numbers, and the numbers in a running tree."""
 
+from typing import Any
+
 import pytest
 import trio
 from hypothesis import given
@@ -7,7 +9,21 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.runtime import Backoff
-from tests.runtime.support import EPSILON, Crash, Echo, Journal, Scripted, child, open_system, state_of, tree
+from tests.runtime.support import (
+    EPSILON,
+    AnswerLater,
+    Crash,
+    Echo,
+    Journal,
+    Refuse,
+    Scripted,
+    ScriptedBatch,
+    ask_all,
+    child,
+    open_system,
+    state_of,
+    tree,
+)
 
 
 def test_the_schedule_of_the_defaults_without_jitter() -> None:
@@ -94,15 +110,16 @@ async def test_the_row_ends_after_a_healthy_time_from_readiness(
 
 
 @pytest.mark.parametrize(("handled", "delay"), [(31, 0.5), (32, 0.0)])
+@pytest.mark.parametrize("message", [Echo(), Refuse("no"), AnswerLater(after=0.0)])
+@pytest.mark.parametrize("actor", [Scripted, ScriptedBatch])
 async def test_the_row_ends_after_enough_handled_messages(
-    handled: int, delay: float, autojump_clock: MockClock
+    handled: int, delay: float, message: Any, actor: type[Scripted], autojump_clock: MockClock
 ) -> None:
     """A poison message under load must not buy an outage."""
     journal = Journal()
-    async with open_system(tree(child("a", journal)), journal) as system:
+    async with open_system(tree(child("a", journal, actor)), journal) as system:
         await system.ref("a").tell(Crash())
-        for _ in range(handled):
-            await system.ref("a").ask(Echo())
+        await ask_all(system, "a", [message] * handled)
         await system.ref("a").tell(Crash())
         await wait_all_tasks_blocked()
     assert [exit.delay for exit in journal.exits("a")] == [0.0, delay]

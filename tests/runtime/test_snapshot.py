@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.runtime import Child, Mailbox, System
+from actors.runtime import Backoff, Child, Mailbox, System
 from tests.runtime.support import (
     AnswerLater,
     Asking,
@@ -60,6 +60,14 @@ async def test_a_message_whose_later_is_open_counts_as_in_hand(autojump_clock: M
         assert state_of(system, "a")["in_hand_age"] == pytest.approx(2)  # of the oldest
         await trio.sleep(4)
         assert state_of(system, "a")["in_hand_age"] is None
+
+
+async def test_in_backoff_nothing_is_in_hand(autojump_clock: MockClock) -> None:
+    async with open_system(tree(child("a", Journal(), backoff=Backoff(first=9.0)))) as system:
+        await system.ref("a").tell(Crash(after=1))
+        await trio.sleep(2)
+        node = state_of(system, "a")
+        assert (node["state"], node["in_hand_age"]) == ("backoff", None)
 
 
 async def test_it_shows_restarts_and_the_last_error(autojump_clock: MockClock) -> None:
