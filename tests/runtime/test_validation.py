@@ -157,6 +157,9 @@ def test_every_kind_of_supervisor_is_looked_at(node: Any) -> None:
         actor("a", backoff=Backoff(jitter=0.0)),
         Supervisor("s", intensity=None, children=[actor("a", backoff=SLOW)]),
         Supervisor("s", intensity=0, children=[actor("a", backoff=SLOW)]),
+        Supervisor(
+            "s", intensity=1, period=20.0, children=[actor("a", backoff=Backoff(first=10.0))]
+        ),  # ten seconds will do
         Supervisor("s", intensity=9, children=[actor("a", restart="temporary", backoff=SLOW)]),
         Supervisor("s", intensity=5, period=60.0, children=[actor("a", backoff=Backoff(min=1.0, max=8.0))]),
         DynamicSupervisor("d", actor("x", backoff=SLOW, restart="temporary"), max_children=2),
