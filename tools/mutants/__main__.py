@@ -159,7 +159,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--sample", type=int, default=0, metavar="N", help="so many, chosen by --seed; 0 is all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--test-timeout", type=int, default=3, metavar="S", help="for one test, in whole seconds")
+    parser.add_argument("--test-timeout", type=int, default=3, metavar="S", help="of processor time, for one test")
     parser.add_argument("--seconds", type=int, default=0, metavar="S", help="begin no trial after so many; 0: all")
     parser.add_argument("--least", type=float, default=0.9, metavar="RATE", help="the kill rate to reach")
     parser.add_argument("--results", type=Path, default=ROOT / "var" / "mutants.jsonl", metavar="FILE")

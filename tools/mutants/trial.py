@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -109,7 +109,9 @@ class Trial:
     def run(self, mutant: Mutant | None, timeout: float) -> Verdict:
         """Run the tests on *mutant* (None: on the unchanged copy), for at most *timeout* seconds."""
         if mutant is None:
-            verdict = self._tests([f"{TESTS}/{name}.py" for name in self._names()], timeout, "tools.mutants.callers")
+            tests = [f"{TESTS}/{name}.py" for name in self._names()]
+            with_callers = {"MUTANT_TEST_S": "100"}  # to be watched takes its time
+            verdict = self._tests(tests, timeout, ["tools.mutants.callers"], with_callers)
             self.calls = json.loads((self._folder / CALLS).read_text()) if verdict.outcome == "survived" else {}
             return verdict
         path = self._folder / mutant.file
@@ -152,7 +154,9 @@ class Trial:
     def _names(self) -> list[str]:
         return sorted(path.stem for path in (self._folder / TESTS).glob("test_*.py"))
 
-    def _tests(self, tests: Sequence[str], timeout: float, *plugins: str) -> Verdict:
+    def _tests(
+        self, tests: Sequence[str], timeout: float, plugins: Sequence[str] = (), limits: Mapping[str, str] | None = None
+    ) -> Verdict:
         arguments = ["-x", "-q", "--tb=no", "--hypothesis-seed=0", "-p", "no:randomly", "-p", "no:cacheprovider"]
         arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of plugins that are imported already
         arguments += [part for plugin in (*PLUGINS, *plugins) for part in ("-p", plugin)]
@@ -161,7 +165,9 @@ class Trial:
             "PATH": os.environ.get("PATH", ""),
             "HOME": str(self._folder),
             "MUTANT_CALLS": CALLS,
-        } | self._limits
+            **self._limits,
+            **(limits or {}),
+        }
         started = time.monotonic()
         with self._lock:
             if self._ended:
