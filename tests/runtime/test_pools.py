@@ -19,6 +19,7 @@ from tests.runtime.support import (
     Run,
     Scripted,
     ask_all,
+    child,
     open_system,
     state_of,
     tree,
@@ -69,6 +70,17 @@ async def test_least_queued_counts_what_is_queued_and_in_hand(autojump_clock: Mo
         hold = Hold()
         await system.ref("pool").tell(hold)  # 2 and 3 have one each in hand, 1 has two
         assert state_of(system, "pool.1")["mailbox_depth"] == 1
+
+
+async def test_a_worker_that_was_never_started_has_no_load(autojump_clock: MockClock) -> None:
+    loads: list[int] = []
+
+    async def look(actor: Scripted) -> None:
+        loads.append(actor.system.ref("pool.1")._cell.load())
+
+    journal = Journal()
+    async with open_system(tree(child("a", journal, starting=look), pool(journal))):
+        assert loads == [0]
 
 
 async def test_least_queued_counts_what_is_still_to_be_answered(autojump_clock: MockClock) -> None:

@@ -3,8 +3,8 @@
     python -m tools.mutants [--sample N --seed S] [--files NAME ...] [--seconds S] [--fresh | --survivors]
 
 Verdicts are kept in var/mutants.jsonl, so a run that was ended goes on where it was. One counts for as long
-as the module it is about has not changed; `--survivors` tries those again that survived, with all tests
-on all of their schedules, where a first trial leaves out what costs most and kills fewest.
+as the module it is about has not changed; `--survivors` tries those again that survived for no known reason,
+with all tests on all of their schedules, where a first trial leaves out what costs most and kills fewest.
 Exit code 1 when fewer than --least of the mutants that were tried are killed, or when one survives for which
 docs/mutants.md gives no reason.
 """
@@ -57,7 +57,8 @@ def run(given: argparse.Namespace, console: Console) -> int:
             mutants = random.Random(given.seed).sample(mutants, given.sample)
         verdicts = {} if given.fresh else known(given.results)
         if given.survivors:
-            verdicts = {key: verdict for key, verdict in verdicts.items() if verdict.outcome != "survived"}
+            again = {mutant.key for mutant in unexplained(mutants)}
+            verdicts = {key: of for key, of in verdicts.items() if of.outcome != "survived" or key not in again}
         untried = [mutant for mutant in mutants if mutant.key not in verdicts]
         console.print(f"{total} mutants, {len(mutants)} chosen, {len(untried)} to try")
         if untried:
@@ -121,10 +122,9 @@ def attempt(
 
 def report(tried: Sequence[tuple[Mutant, Verdict]], given: argparse.Namespace, console: Console) -> int:
     """Print the survivors that nobody has given a reason for, as diffs, and the kill rates; the exit code."""
-    explained = REASONS.read_text() if REASONS.exists() else ""
     survivors = [mutant for mutant, verdict in tried if verdict.outcome == "survived"]
-    unexplained = [mutant for mutant in survivors if f"- {name_of(mutant)} {mutant.change}: " not in explained]
-    for mutant in unexplained:
+    without = unexplained(survivors)
+    for mutant in without:
         console.print(f"\nsurvived: {mutant.key} {mutant.file}:{mutant.line} ({mutant.operator})", style="yellow")
         console.print(Syntax(mutant.diff, "diff", background_color="default"))
     for name in given.files:
@@ -137,10 +137,14 @@ def report(tried: Sequence[tuple[Mutant, Verdict]], given: argparse.Namespace, c
     dead = sum(verdict.outcome in DEATHS for _, verdict in tried)
     rate = dead / len(tried) if tried else 0.0
     console.print(f"{'all':<12} {dead:>4} of {len(tried):>4} killed: {rate:.1%}")
-    console.print(
-        f"{len(survivors)} survived, {len(survivors) - len(unexplained)} of them for a reason in {REASONS.name}"
-    )
-    return 0 if rate >= given.least and not unexplained else 1
+    console.print(f"{len(survivors)} survived, {len(survivors) - len(without)} of them for a reason in {REASONS.name}")
+    return 0 if rate >= given.least and not without else 1
+
+
+def unexplained(mutants: Sequence[Mutant]) -> list[Mutant]:
+    """Those for whose survival docs/mutants.md gives no reason."""
+    reasons = REASONS.read_text() if REASONS.exists() else ""
+    return [mutant for mutant in mutants if f"- {name_of(mutant)} {mutant.change}: " not in reasons]
 
 
 def name_of(mutant: Mutant) -> str:
@@ -165,7 +169,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=ROOT / "var" / "mutants.jsonl", metavar="FILE")
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--fresh", action="store_true", help="forget the verdicts so far")
-    again.add_argument("--survivors", action="store_true", help="try the survivors again")
+    again.add_argument("--survivors", action="store_true", help="try those again that have no reason to survive")
     given = parser.parse_args(arguments)
     if given.jobs < 1 or given.sample < 0 or given.test_timeout < 1:
         parser.error("--jobs and --test-timeout start at 1, --sample at 0")

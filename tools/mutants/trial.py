@@ -47,7 +47,14 @@ FIRST = {
     "queue": ("test_telling_and_mailboxes",),
     "restarts": ("test_strategies", "test_exit_events"),
     "strategy": ("test_strategies",),
-    "supervision": ("test_exit_events", "test_strategies", "test_escalation", "test_intensity", "test_start_and_stop"),
+    "supervision": (
+        "test_exit_events",
+        "test_supervisors_from_outside",
+        "test_strategies",
+        "test_escalation",
+        "test_intensity",
+        "test_start_and_stop",
+    ),
     "validation": ("test_validation",),
 }
 FEW = 60
