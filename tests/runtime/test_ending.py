@@ -294,8 +294,11 @@ async def test_a_stop_overtakes_a_drain_that_waits_for_an_answer_nobody_waits_fo
 async def test_a_promise_that_falls_with_its_task_falls_by_the_crash_not_by_being_dropped(
     how: str, autojump_clock: MockClock
 ) -> None:
-    async def keep(_later: Later) -> None:
-        await trio.sleep_forever()
+    async def keep(promises: list[Later]) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            promises.clear()
 
     async def linger() -> None:
         try:
@@ -306,7 +309,7 @@ async def test_a_promise_that_falls_with_its_task_falls_by_the_crash_not_by_bein
 
     async def promise(actor: Scripted) -> Later:
         later = actor.later()
-        actor.spawn(keep, later)
+        actor.spawn(keep, [later])
         actor.spawn(linger)
         return later
 

@@ -220,3 +220,12 @@ async def test_of_a_batch_what_is_answered_later_counts_later(autojump_clock: Mo
     # The second promise was made 0.2 s after the first.
     assert of.message_age.total == of.latency.total == pytest.approx(1.0 + 0.2 + 1.2)
     assert sum(of.message_age.counts) == 3
+
+
+async def test_a_batch_that_is_all_answered_later_counts_once(autojump_clock: MockClock) -> None:
+    async with opened(child("a", Journal(), ScriptedBatch)) as system:
+        for _ in range(2):
+            system.ref("a").try_tell(AnswerLater(after=1))
+        await trio.sleep(5)
+        of = system.metrics()["a"]
+    assert buckets(of.message_age) == buckets(of.latency) == {1.0: 2}

@@ -102,13 +102,15 @@ async def test_one_whose_turn_to_start_never_came_ends_with_the_others(autojump_
 
     journal = Journal()
     inner = tree(child("c", journal), id="inner")
-    root = tree(child("a", journal, starting=note_system), child("b", journal, starting=fail), inner)
+    root = tree(child("a", journal, starting=note_system), child("b", journal, starting=fail), inner, dynamic(journal))
     with pytest.raises(SupervisorGaveUp, match="b failed to start"):
         async with open_system(root):
             pytest.fail("the body must not run")
     assert states(systems[0], "root", "a", "b", "inner", "c") == ["stopped"] * 5
     with pytest.raises(ActorStopped):
         await systems[0].ref("c").ask(Echo())
+    down = await (await systems[0].dynamic("many").monitor())
+    assert (down.id, down.reason.kind, down.next) == ("many", "stopped", "end")
 
 
 async def test_a_health_that_counts_from_the_last_start_of_a_supervisor(autojump_clock: MockClock) -> None:
