@@ -35,6 +35,7 @@ from actors.consumers.loading import HandlerError
 from actors.consumers.notification.consumer import NotificationConsumer
 from actors.consumers.notification.deliveries import Deliveries
 from actors.consumers.notification.endpoint import EndpointDeliveries
+from actors.consumers.notification.senders import Slots
 from actors.consumers.search.handler import SearchHandler
 from actors.event_log.actor import EventLogActor
 from actors.outbox.actor import OutboxRelay
@@ -133,7 +134,7 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
             _child("invalidation", partial(CacheInvalidation, metrics=metrics, broadcast=engine.broadcast())),
             # An actor for each endpoint with something due, `delivery:ENDPOINT`; `deliveries` starts and stops them.
             DynamicSupervisor("endpoints", partial(EndpointDeliveries, engine.deliveries(), values.senders(settings),
-                                                   trio.CapacityLimiter(64), **outgoing),
+                                                   Slots(), **outgoing),
                               mailbox=Mailbox(16), max_children=4096, intensity=None),
             _child("deliveries", partial(Deliveries, engine.deliveries(), policy=outgoing["policy"])),
             # The file's own, `consumer:NAME`.

@@ -19,7 +19,7 @@ from actors.consumers.notification.endpoint import EndpointDeliveries
 from actors.consumers.notification.mail import Mail, MailWriter
 from actors.consumers.notification.messages import Backlog, Reset, Waiting, Wake, Work
 from actors.consumers.notification.outcomes import Failed, Gone, Outcome, Refused, Sent
-from actors.consumers.notification.senders import Senders
+from actors.consumers.notification.senders import Senders, Slots
 from actors.event_log.messages import Append
 from actors.metrics import Metrics
 from actors.runtime import Backoff, Child, DynamicSupervisor, Mailbox, Reject
@@ -49,6 +49,7 @@ class Sender:
         self.attempts: dict[str, list[tuple[float, str]]] = defaultdict(list)
         self.outcomes: dict[str, Outcome | Exception] = {}
         self.hanging: set[str] = set()
+        self.delay: dict[str, float] = {}
         self.under_way = self.most = 0
 
     async def send(self, webhook: Any, delivery: Delivery) -> Outcome:
@@ -56,7 +57,7 @@ class Sender:
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         try:
-            await trio.sleep(0.1)
+            await trio.sleep(self.delay.get(delivery.endpoint, 0.1))
             if delivery.endpoint in self.hanging:
                 await trio.sleep_forever()
         finally:
@@ -86,7 +87,9 @@ class Mails:
 
 
 class Fixture:
-    def __init__(self, *rows: Delivery, hooks: str = "abcdef", concurrency: int = 64, max_children: int = 100) -> None:
+    def __init__(
+        self, *rows: Delivery, hooks: Sequence[str] = "abcdef", concurrency: int = 64, max_children: int = 100
+    ) -> None:
         self.log, self.store, self.sender, self.metrics = MemoryLog(), MemoryDeliveries(), Sender(), Metrics()
         self.store.rows = {row.id: row for row in rows}
         self.storage = [
@@ -100,7 +103,7 @@ class Fixture:
 
     def running(self, **more: Any) -> Any:
         given: dict[str, Any] = {"now": trio.current_time, "rng": MaxJitter()}
-        slots = trio.CapacityLimiter(self.concurrency)
+        slots = Slots(self.concurrency, 2)
         endpoint = partial(
             EndpointDeliveries, self.store, Senders(self.sender, self.mails), slots, metrics=self.metrics, **given
         )
@@ -469,3 +472,17 @@ async def test_a_crash_of_deliveries_leaves_the_endpoints_at_work(autojump_clock
         await trio.sleep(10)
     assert {r.state for r in at.store.rows.values()} == {"done"}
     assert {name: len(tries) for name, tries in at.sender.attempts.items()} == {"a": 2, "b": 1}
+
+
+async def test_any_number_of_endpoints_that_hang_holds_up_no_other_for_long(autojump_clock: MockClock) -> None:
+    hanging = [f"dead{n}" for n in range(20)]
+    at = Fixture(*(row(name, name) for name in hanging), hooks=[*hanging, "well"], concurrency=4)
+    for name in hanging:
+        at.sender.outcomes[name] = ERROR
+    at.sender.delay = dict.fromkeys(hanging, 15.0)
+    async with at.running() as system:
+        await trio.sleep(15.0 * 20 / 4 + 1)  # each has had its first attempt, and failed
+        await at.store.add([row(f"w{n}", "well") for n in range(5)])
+        system.ref("deliveries").try_tell(Wake())
+        await trio.sleep(2)
+        assert [at.state(f"w{n}") for n in range(5)] == ["done"] * 5

@@ -16,7 +16,7 @@ from actors.consumers.notification.deliveries import Deliveries
 from actors.consumers.notification.endpoint import EndpointDeliveries
 from actors.consumers.notification.messages import Backlog
 from actors.consumers.notification.outbox import OutboxSender
-from actors.consumers.notification.senders import Senders
+from actors.consumers.notification.senders import Senders, Slots
 from actors.consumers.retry import RetryPolicy
 from actors.metrics import Metrics
 from actors.runtime import DynamicSupervisor, Mailbox, System
@@ -101,7 +101,7 @@ class World:
     async def delivering(self, timeout: float) -> AsyncIterator[System]:
         async with sender(timeout=timeout) as webhooks:
             senders = Senders(webhooks, OutboxSender(Path("never")))
-            slots = trio.CapacityLimiter(64)
+            slots = Slots()
             endpoint = partial(EndpointDeliveries, self.store, senders, slots, metrics=self.metrics, policy=POLICY)
             children = {
                 "storage_reader": partial(FakeStorage, self.hooks),

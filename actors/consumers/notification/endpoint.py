@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 import structlog
-import trio
 
 from actors.consumers.failure import Failure, failure_of, parse_failure
 from actors.consumers.metrics import ConsumerMetrics
@@ -29,7 +28,7 @@ from actors.consumers.notification.outcomes import (
     Withdrawn,
     settle,
 )
-from actors.consumers.notification.senders import Senders
+from actors.consumers.notification.senders import Senders, Slots
 from actors.consumers.notification.settling import Settling
 from actors.consumers.retry import DEFAULT_POLICY, RetryPolicy
 from actors.consumers.sink import root_error
@@ -51,7 +50,7 @@ class EndpointDeliveries(Actor[Work]):
     """Tells `deliveries` when it has `Rested`.
 
     Args:
-        slots: attempts under way at once, over all endpoints.
+        slots: shared by all endpoints.
         now: wall clock, Unix seconds: due times outlive the process.
         endpoint: given by the supervisor that starts it.
     """
@@ -60,7 +59,7 @@ class EndpointDeliveries(Actor[Work]):
         self,
         store: DeliveryStore,
         senders: Senders,
-        slots: trio.CapacityLimiter,
+        slots: Slots,
         endpoint: str,
         *,
         metrics: Metrics,
@@ -73,6 +72,7 @@ class EndpointDeliveries(Actor[Work]):
         self._store = store
         self._senders = senders
         self._slots = slots
+        self._failing = False
         self._endpoint = endpoint
         self._policy = policy
         self._ask_timeout = ask_timeout
@@ -129,7 +129,7 @@ class EndpointDeliveries(Actor[Work]):
         for start in range(0, len(due), step):
             if self._held_until > self._now():
                 return
-            async with self._slots:
+            async with self._slots.failing if self._failing else self._slots.well:
                 settled = await self._attempt(due[start : start + step])
             disabled = await self._disable()
             await self._settling.settle(settled)
@@ -196,6 +196,7 @@ class EndpointDeliveries(Actor[Work]):
 
     def _report(self, after: Delivery, outcome: Outcome) -> None:
         self._counter.inc(after.channel, type(outcome).__name__.lower())
+        self._failing = isinstance(outcome, Failed)
         if isinstance(outcome, Failed) and outcome.retry_after:
             self._held_until = after.due_at
         if isinstance(outcome, Failed | Refused):
