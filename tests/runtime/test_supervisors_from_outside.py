@@ -101,8 +101,8 @@ async def test_one_whose_turn_to_start_never_came_ends_with_the_others(autojump_
         systems.append(actor.system)
 
     journal = Journal()
-    inner = tree(child("c", journal), id="inner")
-    root = tree(child("a", journal, starting=note_system), child("b", journal, starting=fail), inner, dynamic(journal))
+    inner = tree(child("c", journal), dynamic(journal), id="inner")
+    root = tree(child("a", journal, starting=note_system), child("b", journal, starting=fail), inner)
     with pytest.raises(SupervisorGaveUp, match="b failed to start"):
         async with open_system(root):
             pytest.fail("the body must not run")
