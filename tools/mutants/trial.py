@@ -35,11 +35,27 @@ PLUGINS = ("actors.runtime.testing", "pytester", "tools.mutants.limits")
 
 # Which tests look at a module first, in a process of their own: most mutants end within a second.
 FIRST = {
+    "at_once": ("test_at_once",),
     "backoff": ("test_backoff",),
     "cell": ("test_exit_events", "test_asking", "test_crash_and_retry", "test_ending", "test_mutants_gaps"),
     "envelope": ("test_envelopes", "test_asking", "test_later_and_spawn", "test_crash_and_retry"),
-    "hand": ("test_metrics", "test_later_and_spawn", "test_batches", "test_asking", "test_traces", "test_misuse"),
-    "inbox": ("test_asking", "test_telling_and_mailboxes", "test_ask_cycles", "test_traces", "test_metrics"),
+    "hand": (
+        "test_metrics",
+        "test_at_once",
+        "test_later_and_spawn",
+        "test_batches",
+        "test_asking",
+        "test_traces",
+        "test_misuse",
+    ),
+    "inbox": (
+        "test_asking",
+        "test_at_once",
+        "test_telling_and_mailboxes",
+        "test_ask_cycles",
+        "test_traces",
+        "test_metrics",
+    ),
     "incarnation": ("test_start_and_stop", "test_later_and_spawn", "test_batches", "test_stop_budgets"),
     "intake": ("test_batches", "test_asking", "test_crash_and_retry", "test_later_and_spawn", "test_metrics"),
     "intensity": ("test_intensity",),
