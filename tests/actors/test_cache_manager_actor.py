@@ -44,7 +44,7 @@ class Database:
         self.gate = trio.Event()
         self.gate.set()
 
-    async def load(self, lookup: Callable[[str], Ref[Any]], key: str) -> Loaded:
+    async def load(self, lookup: Callable[[str], Ref[Any]], wanted: Load) -> Loaded:
         self.loads += 1
         value, gate = self.value, self.gate
         await gate.wait()
@@ -163,7 +163,7 @@ class BrokenLoader:
     def __init__(self, error: Exception) -> None:
         self.errors = [error]
 
-    async def load(self, lookup: Any, key: str) -> Loaded:
+    async def load(self, lookup: Any, wanted: Load) -> Loaded:
         if self.errors:
             raise self.errors.pop()
         return Loaded("fine")
@@ -252,9 +252,9 @@ async def test_entities_are_loaded_through_the_reader_for_as_long_as_they_live()
 
     async with tree(child("storage_reader", partial(Scripted, read, []))) as system:
         load = entity_loader("user", lambda: 100.0)
-        assert await load(system.ref, "a") == Loaded(for_ever)
-        assert await load(system.ref, "b") == Loaded(mortal, 30.0)
-        assert await load(system.ref, "c") == Loaded(None)
+        assert await load(system.ref, Load(USER_PROFILE, "a")) == Loaded(for_ever)
+        assert await load(system.ref, Load(USER_PROFILE, "b")) == Loaded(mortal, 30.0)
+        assert await load(system.ref, Load(USER_PROFILE, "c")) == Loaded(None)
 
 
 async def test_tokens_are_loaded_through_the_auth_service_for_as_long_as_they_live() -> None:
@@ -265,5 +265,5 @@ async def test_tokens_are_loaded_through_the_auth_service_for_as_long_as_they_li
 
     async with tree(child("oauth", partial(Scripted, introspect, []))) as system:
         load = token_loader(lambda: 100.0)
-        assert await load(system.ref, "digest") == Loaded(ann, 30.0)
-        assert await load(system.ref, "unknown") == Loaded(None)
+        assert await load(system.ref, Load(TOKEN_VALIDATION, "digest")) == Loaded(ann, 30.0)
+        assert await load(system.ref, Load(TOKEN_VALIDATION, "unknown")) == Loaded(None)
