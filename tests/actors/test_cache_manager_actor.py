@@ -1,5 +1,7 @@
 """The `cache_manager` actor: one load at a time, and none that brings back the past."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from functools import partial
 from random import Random
@@ -197,6 +199,28 @@ async def test_a_loader_that_hangs_is_given_up_and_holds_up_nobody(autojump_cloc
         assert isinstance(refused.value.error, StoreUnavailable)
         database.gate.set()
         assert await cache.ask(LOAD) == "old"
+
+
+async def test_a_secret_reaches_the_loader_and_is_forgotten_when_the_load_ends(autojump_clock: MockClock) -> None:
+    class Secret:
+        """Unlike bytes, it can be watched."""
+
+    seen: list[str] = []
+
+    async def load(lookup: Any, wanted: Load) -> Loaded:
+        seen.append(type(wanted.secret).__name__)
+        await trio.sleep(1)
+        return Loaded("value")
+
+    secret: Any = Secret()
+    kept = weakref.ref(secret)
+    async with tree(manager(load)) as system:
+        await system.ref("cache_manager").ask(Load(TOKEN_VALIDATION, "digest", secret))
+        assert seen == ["Secret"]
+        del secret
+        await wait_all_tasks_blocked()
+        gc.collect()
+        assert kept() is None
 
 
 async def test_an_asker_who_leaves_does_not_take_the_load_along(autojump_clock: MockClock) -> None:
