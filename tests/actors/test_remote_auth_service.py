@@ -64,6 +64,16 @@ async def test_a_kept_connection_that_was_closed_meanwhile_costs_nothing(service
     await client.aclose()
 
 
+async def test_a_connection_that_drops_as_the_question_goes_out_is_tried_once_more(service: AuthServiceServer) -> None:
+    def drops_once(connection: socket.socket, token: str) -> None:
+        service.reply = None
+        drops(connection, token)
+
+    service.reply = drops_once
+    assert b"active" in await ask(service)
+    assert service.questions == ["t", "t"]
+
+
 def endless(connection: socket.socket, token: str) -> None:
     connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     while True:
