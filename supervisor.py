@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.tree import Tree
 
 from actors.authenticator.actor import Authenticator
+from actors.authenticator.introspector import Introspector
 from actors.cache_manager.actor import CacheManager
 from actors.cache_manager.loaders import entity_loader, token_loader
 from actors.cache_manager.messages import CONFIGURATION, TOKEN_VALIDATION, USER_PROFILE
@@ -67,10 +68,11 @@ from gateway.ids import new_id
 from gateway.logging import configure_logging
 from gateway.proxy.actor import Upstream
 from gateway.services.audit.service import AuditService
+from gateway.services.auth.elsewhere import OAuthElsewhere
 from gateway.services.auth.service import OAuth
 from gateway.services.configuration.service import Configuration
 from gateway.services.openapi import OpenApi
-from gateway.services.routes import BUILTIN_ROUTES, DOCUMENTED
+from gateway.services.routes import BUILTIN_ROUTES
 from gateway.services.search.service import SearchService
 from gateway.services.users.service import Users
 from gateway.services.webhooks.service import Webhooks
@@ -93,7 +95,7 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
     loaders = {
         USER_PROFILE: entity_loader("user", time.time),
         CONFIGURATION: entity_loader("configuration", time.time),
-        TOKEN_VALIDATION: token_loader(time.time),
+        TOKEN_VALIDATION: token_loader(time.time, service="oauth" if parts.auth is None else "introspector"),
     }
     return Supervisor("root", children=[
         _child("admin", partial(FrontEnd, "admin", admin(False), sockets.admin, metrics)),
@@ -113,18 +115,20 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
         # On the request path nobody gives up: a child that keeps failing stays in capped backoff, and
         # /readyz says so.
         Supervisor("request_path", intensity=None, children=[
-            _child("cache_manager", partial(CacheManager, parts.cached, loaders, metrics, second=parts.second),
-                   on_crash="retry_once"),
+            _child("cache_manager", partial(CacheManager, parts.cached, loaders, metrics, second=parts.second,
+                                            load_timeout=values.load_timeout(settings)), on_crash="retry_once"),
             _child("rate_limiter", _limiter(parts), on_crash="retry_once"),
-            _child("authenticator", partial(Authenticator, metrics, time.time), on_crash="retry_once"),
+            *_introspector(parts),
+            _child("authenticator", partial(Authenticator, metrics, time.time,
+                                            load_timeout=values.load_timeout(settings) + 1), on_crash="retry_once"),
             Supervisor("services", intensity=None, children=[
-                _child("oauth", partial(OAuth, **service)),
+                _child("oauth", partial(OAuth if parts.auth is None else OAuthElsewhere, **service)),
                 _child("users", partial(Users, **service)),
                 _child("configuration", partial(Configuration, **service)),
                 _child("search_service", partial(SearchService, parts.search, **service)),
                 _child("webhooks", partial(Webhooks, **service, **values.webhooks(settings))),
                 _child("audit_service", partial(AuditService, parts.audit, **service)),
-                _child("openapi", partial(OpenApi, DOCUMENTED, **service)),
+                _child("openapi", partial(OpenApi, values.documented(settings), **service)),
             ]),
         ]),
         Supervisor("consumers", intensity=None, children=[
@@ -168,6 +172,19 @@ def _outbox(parts: Parts) -> list[Child]:
     if outbox is None:
         return []
     return [_child("outbox", partial(OutboxRelay, outbox, parts.engine.event_log(), parts.metrics))]
+
+
+def _introspector(parts: Parts) -> list[Child]:
+    """Who asks the Auth Service, where it is elsewhere."""
+    if parts.auth is None:
+        return []
+    auth = parts.settings.auth
+    asking = partial(
+        Introspector, partial(values.auth_service, parts.settings), parts.auth, parts.metrics, time.time,
+        audience=auth.introspection_audience, timeout=auth.introspection_timeout,
+        concurrency=auth.introspection_concurrency,
+    )  # fmt: skip
+    return [_child("introspector", asking, on_crash="retry_once")]
 
 
 def _redis(parts: Parts) -> list[Child]:

@@ -2,6 +2,7 @@
 
 from random import Random
 
+from actors.authenticator.introspector import Standing as AuthStanding
 from actors.cache_manager.messages import CONFIGURATION, TOKEN_VALIDATION, USER_PROFILE
 from actors.cache_manager.second_tier import SecondTier
 from actors.cache_manager.store import KindPolicy, LocalTier
@@ -69,6 +70,8 @@ class Parts:
             },
             Random(),
         )
+        elsewhere = settings.auth.introspection_url
+        self.auth = AuthStanding(elsewhere.partition("?")[0]) if elsewhere else None
         self.redis = redis = values.redis(settings)
         self.standing = standing = Standing()
         self.counting: SharedCounting | None = None

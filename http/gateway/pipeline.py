@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from actors.authenticator.bearer import HeaderFault, parse_authorization
+from actors.authenticator.bearer import digest as digest_of
 from actors.authenticator.messages import Authenticate, Failure, Principal
 from actors.metrics import Metrics
 from actors.publisher.messages import Publish
@@ -123,6 +124,7 @@ class Pipeline:
     Args:
         request_timeout: seconds from here to the answer; then 504.
         overloaded: whether audits could not be kept now; then 503 before any work.
+        introspected: whether the authenticator needs tokens themselves, for an Auth Service elsewhere.
         now: Unix seconds, for audits.
     """
 
@@ -140,6 +142,7 @@ class Pipeline:
         realm: str = "weir",
         request_timeout: float = 10.0,
         overloaded: Callable[[], bool] = lambda: False,
+        introspected: bool = False,
         new_id: Callable[[], str] = ids.new_id,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -153,6 +156,7 @@ class Pipeline:
         self._challenges = Challenges(realm)
         self._timeout = request_timeout
         self._overloaded = overloaded
+        self._introspected = introspected
         self._new_id = new_id
         self._now = now
         self._limit_headers = RateLimitHeaders()
@@ -253,11 +257,11 @@ class Pipeline:
         auth = "required" if found is None else found[0].auth
         exchange.route = NO_ROUTE if found is None else found[0].prefix
         credentials = parse_authorization([value for name, value in request.headers if name == b"authorization"])
-        digest = credentials if isinstance(credentials, str) else None
+        digest = digest_of(credentials) if isinstance(credentials, bytes) else None
         plan = self._policy.limits
         await self._limit(exchange, plan.before_authentication(limit_key(request.client), digest))
         if auth != "none":
-            request.principal = await self._authenticate(credentials, required=auth == "required")
+            request.principal = await self._authenticate(credentials, digest, required=auth == "required")
             if request.principal is not None:
                 await self._limit(exchange, plan.after_authentication(request.principal.subject))
         resolved = await self._resolve(request)
@@ -293,18 +297,21 @@ class Pipeline:
         if verdict.retry_after_s:
             raise _Refused(over_limit(verdict))
 
-    async def _authenticate(self, credentials: str | HeaderFault | None, *, required: bool) -> Principal | None:
+    async def _authenticate(
+        self, credentials: bytes | HeaderFault | None, digest: str | None, *, required: bool
+    ) -> Principal | None:
         """The caller; None: nobody, which only an `optional` route admits. Bad credentials it refuses, too."""
         match credentials:
-            case None:
-                if required:
-                    raise _Refused(self._challenges.missing())
-                return None
             case HeaderFault.MALFORMED_HEADER:
                 raise _Refused(self._challenges.malformed())
             case HeaderFault.MALFORMED_TOKEN:
                 raise _Refused(self._challenges.invalid())
-        answer: Principal | Failure = await self._authenticator.ask(Authenticate(credentials))
+        if credentials is None or digest is None:
+            if required:
+                raise _Refused(self._challenges.missing())
+            return None
+        token = credentials if self._introspected else None
+        answer: Principal | Failure = await self._authenticator.ask(Authenticate(digest, token))
         match answer:
             case Failure.INVALID_TOKEN:
                 raise _Refused(self._challenges.invalid())

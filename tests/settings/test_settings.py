@@ -100,6 +100,26 @@ def test_trusted_proxies_are_networks(read: Load) -> None:
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        "https://auth.example/introspect?realm=a&b=c", "https://[2001:db8::1]:8443/i", "http://127.0.0.1:9/i",
+        "http://[::1]/i", "http://localhost:9000/oauth/introspect", "https://auth.example",
+    ],
+)  # fmt: skip
+def test_an_auth_service_elsewhere_is_https_or_on_this_machine(read: Load, url: str) -> None:
+    assert read(f'auth.introspection_url = "{url}"').auth.introspection_url == url
+    allowed = read('[auth]\nintrospection_url = "http://auth/i"\nintrospection_allow_http = true')
+    assert allowed.auth.introspection_url == "http://auth/i"
+
+
+def test_credentials_for_the_auth_service_show_in_no_repr(read: Load) -> None:
+    by_secret = 'introspection_client_id = "weir"\nintrospection_client_secret = "hush"'
+    for credentials in (by_secret, 'introspection_token = "hush"'):
+        settings = read(f'[auth]\nintrospection_url = "https://auth/i"\n{credentials}')
+        assert "hush" not in repr(settings)
+
+
+@pytest.mark.parametrize(
     "origin", ["https://app.example", "http://localhost:3000", "http://[::1]:8080", "capacitor://localhost"]
 )
 def test_exact_origins_are_taken(read: Load, origin: str) -> None:
@@ -314,6 +334,8 @@ BIND = 'must be host:port, such as "127.0.0.1:8000", "0.0.0.0:8000" or "[::1]:80
 ORIGIN = 'must be an exact origin: "scheme://host" or "scheme://host:port", without a path or a slash at the end'
 TARGET = 'must be "service:NAME", "asgi:package.module:app" or "http://host:port" (or https) without a path'
 SMTP = 'must be "smtp://host:port" without user or password, or "" for .eml files under data.dir/outbox'
+ENDPOINT = 'must be "https://host/path" without user, password and fragment, or ""'
+REMOTE = '[auth]\nintrospection_url = "https://auth/i"\n'
 REDIS = (
     'must be "redis://user:password@host:port/db" (rediss:// with TLS), "unix:///path" or '
     '"redis+sentinel://host:port,host:port/service", or "" for none; a Cluster is not supported'
@@ -477,8 +499,28 @@ def route(**changes: str | None) -> str:
         ('kafka.bootstrap = "a:9092,b:9092"', f'postgres.dsn = "": must be set beside kafka.bootstrap: {COMBINATIONS}'),
         ("postgres.pool_size = 1", "postgres.pool_size = 1: must be at least 2"),
         ('postgres.timeout = "0s"', 'postgres.timeout = "0s": must be above zero'),
-        ('auth.introspection_url = "https://a"', 'auth.introspection_url = "…": this build validates tokens with '
-         "its own Auth Service; leave it empty"),
+        ('auth.introspection_url = "auth.example"', f'auth.introspection_url = "auth.example": {ENDPOINT}'),
+        ('auth.introspection_url = "https://me:pw@auth/i"', f'auth.introspection_url = "https://…@auth/i": {ENDPOINT}'),
+        ('auth.introspection_url = "https://auth/i#x"', f'auth.introspection_url = "https://auth/i#x": {ENDPOINT}'),
+        ('auth.introspection_url = "https://a:99999/i"', f'auth.introspection_url = "https://a:99999/i": {ENDPOINT}'),
+        ('auth.introspection_url = "http://auth/i"', 'auth.introspection_url = "http://auth/i": must be https://, as '
+         "tokens go there; auth.introspection_allow_http = true sends them in the clear"),
+        ('auth.introspection_token = "hush"', 'auth.introspection_token = "…": must be empty without '
+         "auth.introspection_url"),
+        ('auth.introspection_client_id = "weir"', 'auth.introspection_client_id = "weir": must be empty without '
+         "auth.introspection_url"),
+        ('auth.introspection_token = "hush hush"', 'auth.introspection_token = "…": must be one Bearer token'),
+        (REMOTE + 'introspection_client_secret = "hush\\n"', 'auth.introspection_client_secret = "…": must be text on '
+         "one line"),
+        (REMOTE + 'introspection_client_secret = "hush"', 'auth.introspection_client_secret = "…": must come with '
+         "auth.introspection_client_id"),
+        (REMOTE + 'introspection_client_id = "weir"', 'auth.introspection_client_id = "weir": must come with '
+         "auth.introspection_client_secret"),
+        (REMOTE + 'introspection_client_id = "weir"\nintrospection_client_secret = "s"\nintrospection_token = "hush"',
+         'auth.introspection_client_id = "weir": must be empty when auth.introspection_token is given: one of them'),
+        (REMOTE + 'introspection_timeout = "3s"', 'auth.introspection_timeout = "3s": must be at most a quarter of '
+         "server.request_timeout"),
+        (REMOTE + "introspection_concurrency = 0", "auth.introspection_concurrency = 0: must be at least 1"),
         # limits
         (limit(burst="0"), "limits[0].burst = 0: must be at least 1"),
         (limit(burst=None), "limits[0].burst: must be given"),
