@@ -72,3 +72,14 @@ invents_a_status = sends(999)
 
 class Holder:
     app: Any = staticmethod(echo)
+
+
+async def repeats(scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends back every WebSocket message."""
+    if scope["type"] == "lifespan":
+        return
+    assert scope["type"] == "websocket"
+    assert (await receive())["type"] == "websocket.connect"
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": message.get("text"), "bytes": message.get("bytes")})

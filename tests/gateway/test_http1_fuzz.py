@@ -1,5 +1,9 @@
-"""Whatever bytes come, in whatever pieces: an answer that is a refusal, or the end; no exception and no hang."""
+"""Whatever bytes come, in whatever pieces: an answer that is a refusal, or the end; no exception and no hang.
 
+The long ones run in slices, too: `WEIR_FUZZ_INPUTS=10000 pytest -m long --hypothesis-seed=N` for each N.
+"""
+
+import os
 import re
 from collections import deque
 
@@ -113,7 +117,7 @@ def check_parser(data: bytes, cuts: list[int]) -> None:
 
 
 QUICK = settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None)
-THOROUGH = settings(QUICK, max_examples=100_000)
+THOROUGH = settings(QUICK, max_examples=int(os.environ.get("WEIR_FUZZ_INPUTS", "200000")))
 
 
 @QUICK
