@@ -12,11 +12,12 @@ from gateway.http1.connection import Ends
 from gateway.http1.exchange import Exchange
 from gateway.http1.parser import split_target
 from gateway.paths import PathError, canonical
-from gateway.pipeline import Admission, Pipeline
+from gateway.pipeline import Pipeline
 from gateway.problem import ProblemError
 from gateway.request import ClientGone, Headers, Request, Response
 from gateway.server import NativeApp
 from gateway.trace import traceparent
+from gateway.websocket_admission import Admission, admit_websocket
 
 _FORWARDED = (b"x-forwarded-", b"x_forwarded_", b"forwarded", b"x-real-ip")
 
@@ -132,7 +133,7 @@ class GatewayApp(NativeApp):
         except ProblemError as error:
             admitted: Admission = self._pipeline.refuse(request, error)
         else:
-            admitted = await self._pipeline.admit_websocket(request)
+            admitted = await admit_websocket(self._pipeline, request)
         if isinstance(admitted, Response):
             await receive()  # the handshake itself
             await self._refuse_websocket(admitted, send)
