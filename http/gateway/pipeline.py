@@ -94,6 +94,8 @@ class Exchange:
     audited: bool = False
     status: int = 0
     """Of an answer that is on its way, streamed."""
+    waits: bool = False
+    """For its client, to send more of the body."""
     deadline: trio.CancelScope = field(default_factory=trio.CancelScope)
 
 
@@ -140,6 +142,9 @@ class Pipeline:
         self._policy = policy
         self._challenges = Challenges(realm)
         self._timeout = request_timeout
+        self.at_work = 0
+        """Requests whose answer has not begun, without those that wait for their client: a slow one takes up a
+        connection, of which each address has so many, and nobody else's turn."""
         self._overloaded = overloaded
         self._new_id = new_id
         self._now = now
@@ -155,12 +160,16 @@ class Pipeline:
         exchange = Exchange(request, trio.current_time())
         if is_preflight(request):
             return self.count(exchange, self._with_id(request, preflight(self._policy.cors, request)))
+        self.at_work += 1
         try:
             response = await self.answer(exchange, partial(self._stages, exchange))
         except BaseException:  # cancelled, or nobody is there: what was forwarded may have happened
             if exchange.audited:
                 self.audit(exchange, "failed", 0)
             raise
+        finally:
+            if not exchange.status:
+                self.at_work -= 1
         if response.sent:
             if exchange.audited:
                 self.audit(exchange, outcome(response.status), response.status)
@@ -250,9 +259,7 @@ class Pipeline:
         if streams:
             exchange.request.wire = DressedWire(self, exchange, wire)
         elif wire.has_body:
-            exchange.deadline.deadline = math.inf  # a slow upload has deadlines of its own
-            exchange.request.body = await wire.read()
-            exchange.deadline.deadline = trio.current_time() + self._timeout
+            exchange.request.body = await self.upload(exchange, wire.read)
 
     async def _limit(self, exchange: Exchange, buckets: Buckets) -> None:
         if not buckets:
@@ -296,16 +303,22 @@ class Pipeline:
         if exchange.status:
             return await take()
         exchange.deadline.deadline = math.inf
+        exchange.waits = True
+        self.at_work -= 1
         try:
             return await take()
         finally:
+            exchange.waits = False
             if not exchange.status:  # an answer that has begun meanwhile takes as long as it does
                 exchange.deadline.deadline = trio.current_time() + self._timeout
+                self.at_work += 1
 
     # The answer.
 
     def dress(self, exchange: Exchange, response: Response) -> Response:
         """The head of an answer that is streamed, as it goes out. From here on it may take as long as it does."""
+        if not exchange.status and not exchange.waits:
+            self.at_work -= 1
         exchange.status = response.status
         exchange.deadline.deadline = math.inf
         return self._dressed(exchange, response)
