@@ -85,6 +85,9 @@ class GatewayApp(NativeApp):
             return self._pipeline.refuse(request, error)
         return await self._pipeline.handle(request)
 
+    def unreadable(self, status: int, request_id: str) -> Response:
+        return self._pipeline.unreadable(status, request_id)
+
     def takes_upgrade(self, exchange: Exchange) -> bool:
         """A WebSocket to an upstream is tunnelled, byte for byte; one to an application is Hypercorn's to speak."""
         raw, _ = split_target(exchange.message.target, None)

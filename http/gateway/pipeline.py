@@ -30,7 +30,7 @@ from gateway.dressed_wire import DressedWire
 from gateway.identity import without_identity
 from gateway.limits import Buckets, LimitPlan, together
 from gateway.problem import ProblemError, problem
-from gateway.refusals import Challenges, of_failure, other_method, over_limit, timed_out, unavailable
+from gateway.refusals import Challenges, of_failure, other_method, over_limit, timed_out, unavailable, unreadable
 from gateway.request import ClientGone, Request, Response, Wire
 from gateway.services.events import audit_event, outcome
 
@@ -184,6 +184,11 @@ class Pipeline:
     def refuse(self, request: Request, error: ProblemError) -> Response:
         """The answer to a request that is none: it could not be read. Dressed like any other answer."""
         return self.finish(Exchange(request, trio.current_time()), error.response(request.id))
+
+    def unreadable(self, status: int, request_id: str) -> Response:
+        """The answer to what no parser could read as a request."""
+        self._requests.inc(NO_ROUTE, str(status))
+        return unreadable(status, request_id)
 
     def shed(self, request_id: str, origin: bytes | None) -> Response:
         """The answer to a request that is one too many: 503, before anything is done for it. Cheap, for a server that

@@ -203,6 +203,7 @@ async def test_a_slow_body_and_an_answer_that_has_begun_take_nobodys_turn(stream
         await wire.start(Response(200))
         begun.set()
         await trio.sleep_forever()
+        return Response(200, sent=True)
 
     upload = b"POST /open HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na"
     async with front(answer=answer, max_in_flight=1) as here:
