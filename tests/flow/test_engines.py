@@ -1,5 +1,6 @@
 """One instance and several on a real Redis, PostgreSQL and Kafka: they are one service."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from statistics import quantiles
@@ -85,7 +86,7 @@ async def evicted_after(
         await cause()
         began = trio.current_time()
         with trio.fail_after(10):
-            while not over(*await connection.request("GET", path)):
+            while not over(*await connection.request("GET", path)):  # noqa: ASYNC110 - another process
                 await trio.sleep(0.0005)
         return trio.current_time() - began
     finally:
@@ -96,7 +97,7 @@ def told(what: str, latencies: list[float], record: Callable[[str, object], None
     cuts = quantiles(latencies, n=100)
     line = f"p50 {cuts[49] * 1000:.1f} ms, p99 {cuts[98] * 1000:.1f} ms, most {max(latencies) * 1000:.1f} ms"
     record(what, line)
-    print(f"{what}: {line} ({len(latencies)} times)")
+    sys.stderr.write(f"{what}: {line} ({len(latencies)} times)\n")  # shown by `pytest -s`
 
 
 async def test_a_write_on_one_evicts_on_the_others(
