@@ -17,6 +17,7 @@ class Outcome:
     answers: Counter[int] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     read_latencies: list[float] = field(default_factory=list)
+    write_latencies: list[float] = field(default_factory=list)
     created: dict[str, str] = field(default_factory=dict)
     """Acknowledged writes: id → name."""
 
@@ -94,11 +95,13 @@ async def writer(outcome: Outcome, port: int, token: str, name: str, count: int 
         while count is None or made < count:
             who = f"{name} {made}"
             body = json.dumps({"name": who, "email": "w@example.com", "bio": ""}).encode()
+            began = trio.current_time()
             try:
                 status, answer = await connection.request("POST", "/users", body)
             except (OSError, trio.BrokenResourceError) as error:
                 outcome.failures.append(f"write: {error!r}")
                 return
+            outcome.write_latencies.append(trio.current_time() - began)
             outcome.answers[status] += 1
             if status == 201:
                 outcome.created[json.loads(answer)["id"]] = who
