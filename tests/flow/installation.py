@@ -75,8 +75,9 @@ class Installation:
         self.redis.resume()
         self.kafka.resume()
         self.kafka.start()
-        self.postgres.resume()
-        if not self.postgres.running:
+        if self.postgres.running:
+            self.postgres.resume()
+        else:
             self.postgres.start()
 
     def close(self) -> None:
