@@ -21,7 +21,7 @@ class Freshness:
     failures: list[str] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
 
-    async def write(self, port: int, token: str, ids: list[str], *, pause: float = 0.01) -> None:
+    async def write(self, port: int, token: str, ids: list[str], *, pause: float = 0.05) -> None:
         """One after the other until cancelled. A refused write is tried again: versions have no gaps."""
         connection, turn = Connection(port, token), 0
         try:
@@ -51,7 +51,7 @@ class Freshness:
                     self.reads.append((began, id, int(json.loads(answer)["name"].split()[1])))
                 else:
                     self.failures.append(f"read: {status} {answer[:200]!r}")
-                await trio.sleep(0.002)
+                await trio.sleep(0.01)
         finally:
             await connection.aclose()
 

@@ -128,11 +128,12 @@ def _ended(server: Server) -> None:
 
 
 def is_whole(server: Server) -> bool:
-    """Ready, and nothing degraded."""
+    """Ready, and nothing degraded; else an AssertionError with the reasons."""
     if server.process is None or server.process.poll() is not None:
         raise RuntimeError(f"the server ended:\n{server.log.read_text()[-4000:]}")
     answer = httpx.get(f"{server.admin_url}/readyz")
-    return answer.status_code == 200 and answer.json()["status"] == "ready"
+    assert answer.json() == {"status": "ready", "reasons": []}, f"{server.folder.name}: {answer.text}"
+    return True
 
 
 def nowhere() -> str:

@@ -65,8 +65,10 @@ class Connection:
             self._stream = None
 
 
-async def reader(outcome: Outcome, port: int, token: str, ids: list[str], start: int = 0) -> None:
-    """Read one id after another until cancelled."""
+async def reader(
+    outcome: Outcome, port: int, token: str, ids: list[str], start: int = 0, *, pause: float = 0.0
+) -> None:
+    """Read one id after another until cancelled, *pause* seconds between two."""
     connection = Connection(port, token)
     try:
         turn = start
@@ -83,11 +85,15 @@ async def reader(outcome: Outcome, port: int, token: str, ids: list[str], start:
             if status != 200:
                 outcome.failures.append(f"read: {status}")
             turn += 1
+            if pause:
+                await trio.sleep(pause)
     finally:
         await connection.aclose()
 
 
-async def writer(outcome: Outcome, port: int, token: str, name: str, count: int | None = None) -> None:
+async def writer(
+    outcome: Outcome, port: int, token: str, name: str, count: int | None = None, *, pause: float = 0.0
+) -> None:
     """Create users until cancelled, or *count* of them; each acknowledged one is noted."""
     connection = Connection(port, token)
     try:
@@ -108,5 +114,7 @@ async def writer(outcome: Outcome, port: int, token: str, name: str, count: int 
             else:
                 outcome.failures.append(f"write: {status} {answer[:200]!r}")
             made += 1
+            if pause:
+                await trio.sleep(pause)
     finally:
         await connection.aclose()

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from statistics import quantiles
 
 import httpx
@@ -20,6 +21,9 @@ pytestmark = [pytest.mark.process, pytest.mark.engines]
 
 AFTER_S = 1.0
 """No read is older than this once everything is back."""
+PAUSE_S = 0.03
+"""Between two requests of a client: what is looked at is the fault, not how much fits in a machine."""
+PATIENCE_S = 4.0
 Record = Callable[[str, object], None]
 
 
@@ -52,8 +56,18 @@ class Load:
     def failures(self) -> list[str]:
         return self.outcome.failures + self.fresh.failures
 
-    def read_p99(self) -> float:
-        return quantiles(self.outcome.read_latencies + self.fresh.latencies, n=100)[98]
+    def longest(self) -> float:
+        """Of all requests, seconds: shorter than any patience with an engine."""
+        return max(self.outcome.read_latencies + self.fresh.latencies + self.outcome.write_latencies)
+
+    def latencies(self) -> str:
+        reads = quantiles(self.outcome.read_latencies + self.fresh.latencies, n=100)
+        writes = quantiles(self.outcome.write_latencies, n=100)
+        return f"p50, p99: reads {_ms(reads)}, writes {_ms(writes)}; longest {self.longest():.2f} s"
+
+
+def _ms(cuts: list[float]) -> str:
+    return f"{cuts[49] * 1000:.0f}, {cuts[98] * 1000:.0f} ms"
 
 
 @asynccontextmanager
@@ -68,8 +82,8 @@ async def loaded(one: Server, two: Server, name: str) -> AsyncIterator[Load]:
         nursery.start_soon(load.fresh.write, one.port, token, ids)
         nursery.start_soon(load.fresh.read, two.port, token, ids)
         for server in (one, two):
-            nursery.start_soon(reader, load.outcome, server.port, token, others)
-            nursery.start_soon(writer, load.outcome, server.port, token, name)
+            nursery.start_soon(partial(reader, load.outcome, server.port, token, others, pause=PAUSE_S))
+            nursery.start_soon(partial(writer, load.outcome, server.port, token, name, pause=PAUSE_S))
         await trio.sleep(1)
         yield load
         nursery.cancel_scope.cancel()
@@ -105,11 +119,9 @@ async def kafka_away(installation: Installation, seconds: float, record: Record)
             record("whole again after", f"{trio.current_time() - back:.1f} s")
             await trio.sleep(2)
         assert load.failures == []
-        writes = load.outcome.write_latencies
-        record("p99", f"reads {load.read_p99():.3f} s, writes {quantiles(writes, n=100)[98]:.3f} s of {len(writes)}")
+        record("latencies", load.latencies())
         record("oldest read", f"away {load.fresh.oldest(gone, back):.2f} s, back {load.fresh.oldest(back):.2f} s")
-        assert load.read_p99() < 0.25
-        assert quantiles(writes, n=100)[98] < 0.5
+        assert load.longest() < PATIENCE_S
         # Three seconds of silence until it is noticed, then half a second between two flushes.
         assert load.fresh.oldest(gone, back) < 3 + 0.5 + AFTER_S
         assert load.fresh.oldest(back) < AFTER_S
@@ -150,8 +162,8 @@ async def test_redis_hung_during_writes(installation: Installation, record_prope
             record_property("whole again after", f"{trio.current_time() - back:.1f} s")
             await trio.sleep(2)
         assert load.failures == []
-        record_property("p99 and oldest", f"{load.read_p99():.3f} s, {load.fresh.oldest():.2f} s")
-        assert load.read_p99() < 0.25
+        record_property("latencies", load.latencies())
+        assert load.longest() < PATIENCE_S
         assert load.fresh.oldest(back) < AFTER_S
         await in_thread(everything_once, installation, load)
 
