@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
 
 def records(bootstrap: str, suffix: str) -> dict[str, list[ConsumerRecord[Any, Any]]]:
@@ -33,7 +34,7 @@ async def _records(bootstrap: str, suffix: str) -> dict[str, list[ConsumerRecord
     await consumer.start()
     try:
         topics = [topic for topic in await consumer.topics() if topic.endswith(suffix)]
-        partitions = [TopicPartition(t, number) for t in topics for number in consumer.partitions_for_topic(t)]
+        partitions = await _partitions(bootstrap, topics)
         if not partitions:
             return found
         consumer.assign(partitions)
@@ -45,3 +46,13 @@ async def _records(bootstrap: str, suffix: str) -> dict[str, list[ConsumerRecord
     finally:
         await consumer.stop()
     return found
+
+
+async def _partitions(bootstrap: str, topics: list[str]) -> list[TopicPartition]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        described = await admin.describe_topics(topics) if topics else []
+    finally:
+        await admin.close()
+    return [TopicPartition(topic["topic"], at["partition"]) for topic in described for at in topic["partitions"]]

@@ -112,7 +112,8 @@ async def kafka_away(installation: Installation, seconds: float, record: Record)
                 degraded = [await client.get(f"{server.admin_url}/readyz") for server in (one, two)]
             assert {answer.status_code for answer in degraded} == {200}
             assert all("kafka.bootstrap" in answer.text for answer in degraded)
-            await in_thread(installation.kafka.start)
+            installation.kafka.start(wait=False)  # not in a thread: the broker would die with it
+            await in_thread(installation.kafka.wait)
             back = trio.current_time()
             for server in (one, two):
                 await in_thread(eventually, lambda server=server: is_whole(server), 30)
@@ -189,7 +190,8 @@ async def test_postgres_restarted(installation: Installation, record_property: R
         async with loaded(one, two, "restarted") as load:
             await in_thread(installation.postgres.stop)
             await trio.sleep(2)
-            await in_thread(installation.postgres.start)
+            installation.postgres.start(wait=False)  # not in a thread: it would die with it
+            await in_thread(installation.postgres.wait)
             back = trio.current_time()
             for server in (one, two):
                 await in_thread(eventually, lambda server=server: is_whole(server), 5)
