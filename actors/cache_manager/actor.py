@@ -4,7 +4,8 @@ Order in the mailbox is what makes it right: a load that was asked for after an 
 it, because the invalidation took the older load out of the table of flights.
 """
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
@@ -13,7 +14,7 @@ import trio
 
 from actors.cache_manager.lane import Lane
 from actors.cache_manager.loaders import Loader
-from actors.cache_manager.messages import ABSENT, MISS, FlushAll, GetMany, Invalidate, Load, Loaded
+from actors.cache_manager.messages import ABSENT, MISS, FlushAll, GetMany, Invalidate, Load, Loaded, Told
 from actors.cache_manager.second_tier import Kept, SecondTier
 from actors.cache_manager.store import LocalTier, Ticket
 from actors.metrics import Metrics
@@ -23,9 +24,10 @@ from backends.ports.shared import Lease
 
 log = structlog.get_logger(__name__)
 
-Message = GetMany | Load | Invalidate | FlushAll
+Message = GetMany | Load | Invalidate | Told | FlushAll
 
 _EVICT_AGAIN_S = 0.2
+_OWN_EVENTS = 10_000
 
 
 @dataclass(eq=False, slots=True)
@@ -39,14 +41,17 @@ class _Flight:
 
 
 class CacheManager(Actor[Message]):
-    """Answers `GetMany`, `Invalidate` and `FlushAll` at once, `Load` when its loader has. Safe under `retry_once`.
+    """Answers at once, `Load` when its loader has. Safe under `retry_once`.
 
     A failed `Load` is a `Reject` whose `.error` is the loader's (the error of its `Reject`, else the
     exception), or `StoreUnavailable` when it took longer than *load_timeout* seconds. Errors are never cached.
 
     With a *second* tier a load asks there first, with all others of the moment in one round trip, and fills it.
-    `Invalidate` and `FlushAll` are then answered when that tier has confirmed, or after its budget; until it has,
+    What evicts is then answered when that tier has confirmed, or after its budget; until it has,
     this instance goes around it.
+
+    A write evicts before it is answered. Its own event, which comes back a moment later, evicts nothing more: who
+    reads in between would find the cache cold for no reason.
     """
 
     def __init__(
@@ -67,6 +72,8 @@ class CacheManager(Actor[Message]):
         self._evicting = Lane(self.spawn, self._evict_second)
         self._owing = False
         self._flights: dict[tuple[str, str], _Flight] = {}
+        self._own: OrderedDict[str, None] = OrderedDict()
+        """Events whose keys were evicted here after their commit, the oldest first."""
         self._reads = metrics.counter(
             "weir_cache_reads_total",
             "Cache reads by outcome (hit, miss, absent: known not to exist).",
@@ -106,23 +113,36 @@ class CacheManager(Actor[Message]):
                 return self._get_many(kind, keys)
             case Load():
                 return self._load(message)
-            case Invalidate(keys=names):
-                for name in names:
-                    self._flights.pop(name, None)
-                evicted = self._tier.invalidate(names)
-                if self._second is None:
-                    return evicted
-                self._second.unconfirmed.add(names)
-                return self._evicted(self._second, evicted)
-            case FlushAll():
+            case Invalidate(keys=names, event=event):
+                if event:
+                    self._note(event)
+                return self._invalidate(names)
+            case Told(evictions=evictions):
+                others = {name: None for event, names in evictions if event not in self._own for name in names}
+                return self._invalidate(others) if others else 0
+            case FlushAll(shared=shared):
                 self._flights.clear()
                 self._tier.flush()
-                if self._second is None or self._second.starts():
+                if not shared or self._second is None or self._second.starts():
                     return None
                 self._second.unconfirmed.add_everything()
                 return self._evicted(self._second, None)
             case _:
                 assert_never(message)
+
+    def _note(self, event: str) -> None:
+        self._own[event] = None
+        if len(self._own) > _OWN_EVENTS:
+            self._own.popitem(last=False)
+
+    def _invalidate(self, names: Iterable[tuple[str, str]]) -> Any:
+        for name in names:
+            self._flights.pop(name, None)
+        evicted = self._tier.invalidate(names)
+        if self._second is None:
+            return evicted
+        self._second.unconfirmed.add(names)
+        return self._evicted(self._second, evicted)
 
     def _get_many(self, kind: str, keys: tuple[str, ...]) -> list[Any]:
         now = self.clock()

@@ -52,11 +52,23 @@ class Invalidate:
 
     keys: tuple[tuple[str, str], ...]
     """(kind, key) pairs."""
+    event: str = ""
+    """The id of the event that will tell the others of it, when the write that publishes it is committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """→ how many entries were evicted. What the broadcast says; what was evicted here for the same event is left."""
+
+    evictions: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    """Events: the id of each ("" unknown), and its (kind, key) pairs."""
 
 
 @dataclass(frozen=True, slots=True)
 class FlushAll:
-    """→ None. Evicts everything: the invalidation stream was lost for a while."""
+    """→ None. Evicts everything: the invalidation stream was lost for a while. Not *shared*: here alone."""
+
+    shared: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import msgspec
 import structlog
 import trio
 
-from actors.cache_manager.messages import FlushAll, Invalidate
+from actors.cache_manager.messages import FlushAll, Told
 from actors.consumers.retry import RetryPolicy
 from actors.consumers.sink import root_error
 from actors.event_log.messages import Ends, Fetch
@@ -44,6 +44,10 @@ class Heard:
 
     owner: "CacheInvalidation"
     records: tuple[Record, ...]
+
+
+def event_id(record: Record) -> str:
+    return next((value.decode(errors="replace") for name, value in record.headers if name == "ce_id"), "")
 
 
 Ask = Callable[[str, Any, float], Awaitable[Any]]
@@ -78,12 +82,14 @@ class LogBroadcast:
 class CacheInvalidation(Actor[Heard]):
     """Reads the broadcast and tells `cache_manager`. Several events of one moment become one message.
 
-    While nothing is heard (`Unheard`), everything is flushed again before each try to hear: what is cached in
-    the meantime may be stale, too.
+    While nothing is heard (`Unheard`), this instance's own tier is flushed every *flush_every* seconds: what is cached
+    in the meantime may be stale, too. The tier that instances share is flushed once, when it is heard again: there
+    each writer evicts by itself.
 
     Args:
         broadcast: None: the event log's actor.
         max_wait: longest wait of a fetch, seconds.
+        flush_every: what is read while nothing is heard is hardly older than that, seconds.
         policy: the waits while the log or the cache is away.
     """
 
@@ -96,17 +102,21 @@ class CacheInvalidation(Actor[Heard]):
         batch: int = 500,
         max_wait: float = 1.0,
         ask_timeout: float = 10.0,
+        flush_every: float = 0.5,
         rng: Random | None = None,
     ) -> None:
         self._policy = policy
         self._batch = batch
         self._max_wait = max_wait
         self._ask_timeout = ask_timeout
+        self._flush_every = flush_every
         self._rng = rng or Random()
         self._broadcast = broadcast or LogBroadcast(self._ask)
         self._positions: dict[Partition, int] = {}
         self._lost = True
-        self._unheard = False
+        self._unheard = trio.Event()
+        if broadcast is not None:
+            self._unheard.set()  # of what was said before this incarnation it knows nothing
         self._failures = 0
         self._heard = metrics.counter("weir_invalidations_total", "cache.invalidate events acted upon")
         self._flushes = metrics.counter(
@@ -115,6 +125,7 @@ class CacheInvalidation(Actor[Heard]):
 
     async def on_start(self) -> None:
         self.spawn(self._listen)
+        self.spawn(self._flush_while_unheard)
 
     async def handle(self, message: Heard) -> None:
         if message.owner is not self:
@@ -130,8 +141,6 @@ class CacheInvalidation(Actor[Heard]):
         """Read once; on the way back from an error flush first."""
         while True:
             try:
-                if self._unheard:
-                    await self._flush()
                 if self._failures:
                     await trio.sleep(self._policy.delay(self._failures, self._rng.random()))
                 if self._lost:
@@ -149,11 +158,12 @@ class CacheInvalidation(Actor[Heard]):
         # In this order: what is published between the two is read, what came before is flushed.
         self._positions = dict(await self._broadcast.begin())
         await self._flush()
-        self._lost = self._unheard = False
+        self._lost = False
+        self._unheard = trio.Event()
 
     async def _act(self, records: Sequence[Record]) -> None:
         """Evict what *records* name; flush instead when one is missing or cannot be read."""
-        keys: dict[tuple[str, str], None] = {}
+        evictions: list[tuple[str, tuple[tuple[str, str], ...]]] = []
         flush = ""
         for record in records:
             partition = (record.topic, record.partition)
@@ -162,23 +172,36 @@ class CacheInvalidation(Actor[Heard]):
                 flush = f"a gap before {record.id}, expected offset {expected}"
             self._positions[partition] = record.offset + 1
             try:
-                keys |= dict.fromkeys(_decoder.decode(record.value or b"").keys)
+                keys = tuple(_decoder.decode(record.value or b"").keys)
+                if keys:
+                    evictions.append((event_id(record), keys))
             except msgspec.MsgspecError as error:
                 flush = f"{record.id} cannot be read: {error}"
         if flush:
             log.warning("invalidation.flush", reason=flush)
             await self._flush()
-        elif keys:
-            await self._ask("cache_manager", Invalidate(tuple(keys)))
+        elif evictions:
+            await self._ask("cache_manager", Told(tuple(evictions)))
         self._heard.inc(by=len(records))
 
-    async def _flush(self) -> None:
-        await self._ask("cache_manager", FlushAll())
+    async def _flush(self, *, shared: bool = True) -> None:
+        await self._ask("cache_manager", FlushAll(shared))
         self._flushes.inc()
+
+    async def _flush_while_unheard(self) -> None:
+        """Beside the tries to hear again, which may take seconds each."""
+        while True:
+            await self._unheard.wait()
+            try:
+                await self._flush(shared=False)
+            except ActorError as error:
+                log.warning("invalidation.not_flushed", error=repr(root_error(error)))
+            await trio.sleep(self._flush_every)
 
     def _lose(self, error: ActorError | StoreUnavailable) -> None:
         self._lost = True
-        self._unheard = self._unheard or isinstance(error, Unheard)
+        if isinstance(error, Unheard):
+            self._unheard.set()
         self._failures += 1
         log.warning("invalidation.lost", error=repr(root_error(error)))
 

@@ -14,6 +14,7 @@ from actors.metrics import Metrics
 from actors.outbox.messages import Waiting
 from actors.runtime import Actor
 from backends.ports import outbox as port
+from backends.ports.engine import EngineUnusable
 from backends.ports.entities import StoreUnavailable
 from backends.ports.event_log import EventLog
 from backends.ports.events import NewRecord
@@ -21,7 +22,16 @@ from backends.ports.outbox import Backlog, Holder, Outbox
 
 log = structlog.get_logger(__name__)
 
-_FIRST_RETRY_S, _MAX_RETRY_S = 0.1, 5.0
+# No longer: the evictions of writes wait here too, and who hears the bus again trusts its cache again.
+_FIRST_RETRY_S, _MAX_RETRY_S = 0.1, 0.5
+_GIVE_WAY_S = 0.4
+"""Longer than it takes another instance to find that nobody relays."""
+_WELL_S = 5.0
+_STALE_S = 30.0
+
+
+class _BusAway(Exception):
+    """The rows could not be appended from here."""
 
 
 def retry_delay(failures: int) -> float:
@@ -29,11 +39,17 @@ def retry_delay(failures: int) -> float:
     return min(_MAX_RETRY_S, _FIRST_RETRY_S * 2.0 ** min(failures - 1, 10))
 
 
+def _worth_a_line(failures: int) -> bool:
+    """1, 2, 4, 8, …: an outage of a minute is a hundred tries."""
+    return failures & (failures - 1) == 0
+
+
 class OutboxRelay(Actor[Waiting]):
     """Takes rows in the order of their ids, appends them to *event_log*, forgets them. Safe under `retry_once`.
 
     A local commit wakes it at once, one of another instance by notification; *poll* seconds are for what neither told.
-    While the bus or the store is away it tries again with growing waits, and the rows stay.
+    While the bus or the store is away it tries again with growing waits, and the rows stay. After each failure of the
+    bus another instance may have its turn: it may be this one's way there that is cut.
 
     Args:
         batch: rows appended at once.
@@ -62,6 +78,7 @@ class OutboxRelay(Actor[Waiting]):
         self._appended = appended
         self._backlog: Backlog | None = None
         self._looked_at = -math.inf
+        self._holding = False
         self._relayed = metrics.counter("weir_outbox_relayed_total", "Events that the bus confirmed.", ("topic",))
         self._failures = metrics.counter(
             "weir_outbox_failures_total", "Tries to relay that failed and are made again.", ("away",)
@@ -73,39 +90,54 @@ class OutboxRelay(Actor[Waiting]):
             "weir_outbox_rows",
             "Events that wait for the bus (counted up to 100,000), at the instance that relays.",
             (),
-            lambda: {} if self._backlog is None else {(): float(self._backlog.rows)},
+            lambda: {(): float(seen.rows)} if (seen := self._seen()) else {},
         )
         metrics.gauge(
             "weir_outbox_age_seconds",
             "How long the first of them has waited.",
             (),
-            lambda: {} if self._backlog is None else {(): self._backlog.age},
+            lambda: {(): seen.age} if (seen := self._seen()) else {},
         )
 
     async def on_start(self) -> None:
         self.spawn(self._relay_forever)
 
     async def handle(self, message: Waiting) -> Backlog | None:
-        return self._backlog
+        return self._seen()
+
+    def _seen(self) -> Backlog | None:
+        """None: another instance relays, or the store is away."""
+        return self._backlog if self._holding or self.clock() - self._looked_at < _STALE_S else None
 
     async def _relay_forever(self) -> None:
-        failures = 0
+        failures = bus_failures = 0
         while True:
             began = trio.current_time()
             try:
                 async with self._outbox.held() as holder:
                     log.info("relaying the outbox")
-                    await self._relay(holder)
+                    self._holding = True
+                    try:
+                        await self._relay(holder)
+                    finally:
+                        self._holding = False
+            except _BusAway as away:
+                # Those before were of one outage, unless it went well for a while in between.
+                bus_failures = 1 if trio.current_time() - began > 2 * self._append_timeout else bus_failures + 1
+                self._failures.inc("bus")
+                if _worth_a_line(bus_failures):
+                    log.warning("the bus does not take the outbox", problem=str(away), failures=bus_failures)
+                await trio.sleep(max(_GIVE_WAY_S, retry_delay(bus_failures)))
             except StoreUnavailable as error:
                 self._backlog = None
                 self._failures.inc("store")
                 # One that held for a while was well in between.
-                failures = 1 if trio.current_time() - began > _MAX_RETRY_S else failures + 1
-                log.warning("the outbox cannot be relayed", problem=str(error), failures=failures)
+                failures = 1 if trio.current_time() - began > _WELL_S else failures + 1
+                if _worth_a_line(failures):
+                    log.warning("the outbox cannot be relayed", problem=str(error), failures=failures)
                 await trio.sleep(retry_delay(failures))
 
     async def _relay(self, holder: Holder) -> None:
-        failures = 0
         while True:
             rows = await holder.take(self._batch)
             if not rows:
@@ -113,21 +145,13 @@ class OutboxRelay(Actor[Waiting]):
                 await holder.wait(self._poll)
                 continue
             await self._look(holder)
-            try:
-                await self._append(holder, rows)
-            except StoreUnavailable as error:
-                failures += 1
-                self._failures.inc("bus")
-                log.warning("the bus does not take the outbox", problem=str(error), failures=failures)
-                await trio.sleep(retry_delay(failures))
-            else:
-                failures = 0
+            await self._append(holder, rows)
 
     async def _append(self, holder: Holder, rows: list[port.Waiting]) -> None:
         """All at once; if the bus has something against one of them, one by one."""
         try:
             await self._publish([row.record for row in rows])
-        except StoreUnavailable:
+        except _BusAway:
             raise
         except Exception:
             for row in rows:
@@ -138,7 +162,7 @@ class OutboxRelay(Actor[Waiting]):
     async def _append_one(self, holder: Holder, row: port.Waiting) -> None:
         try:
             await self._publish([row.record])
-        except StoreUnavailable:
+        except _BusAway:
             raise
         except Exception as error:
             # Nothing would come through behind it. It is kept, and counted.
@@ -149,11 +173,15 @@ class OutboxRelay(Actor[Waiting]):
             await holder.forget([row.id])
 
     async def _publish(self, records: list[NewRecord]) -> None:
-        """Raises `StoreUnavailable`, or what the bus has against the records."""
+        """Raises `_BusAway`, or what the bus has against the records."""
         with trio.move_on_after(self._append_timeout) as scope:
-            await self._event_log.append(records, durable=True)
+            try:
+                await self._event_log.append(records, durable=True)
+            except (StoreUnavailable, EngineUnusable) as error:
+                # A right that is missing is nothing against the records: an operator gives it, and they go.
+                raise _BusAway(str(error)) from error
         if scope.cancelled_caught:
-            raise StoreUnavailable(f"an append took longer than {self._append_timeout:g} s")
+            raise _BusAway(f"an append took longer than {self._append_timeout:g} s")
         topics = frozenset(record.topic for record in records)
         for record in records:
             self._relayed.inc(record.topic)

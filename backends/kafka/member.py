@@ -15,7 +15,13 @@ from typing import Any
 import structlog
 import trio
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaError
+from aiokafka.errors import (
+    CommitFailedError,
+    ConsumerStoppedError,
+    IllegalStateError,
+    KafkaError,
+    OffsetMetadataTooLargeError,
+)
 from aiokafka.structs import OffsetAndMetadata
 
 from backends.asyncio_bridge import crossing
@@ -368,7 +374,7 @@ class Member(port.GroupMember):
         with engine_errors(f"commit for group {self._group}"):
             try:
                 async with asyncio.timeout(self._timing.request):
-                    await consumer.commit(offsets)
+                    await _commit_offsets(consumer, offsets, self._group)
             except (CommitFailedError, IllegalStateError) as error:
                 log.warning("kafka.commit_dropped", group=self._group, partitions=len(offsets), reason=repr(error))
                 return False
@@ -453,6 +459,17 @@ class Member(port.GroupMember):
             if position < ends[tp]:
                 behind[tp.topic, tp.partition] = position
         return behind
+
+
+async def _commit_offsets(
+    consumer: AIOKafkaConsumer, offsets: Mapping[TopicPartition, OffsetAndMetadata], group: str
+) -> None:
+    """Where the broker takes less metadata than is usual, the offsets count more than what is done above them."""
+    try:
+        await consumer.commit(offsets)
+    except OffsetMetadataTooLargeError:
+        log.warning("kafka.metadata_too_large", group=group, most=max(len(at.metadata) for at in offsets.values()))
+        await consumer.commit({tp: OffsetAndMetadata(at.offset, "") for tp, at in offsets.items()})
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]

@@ -52,7 +52,7 @@ class Relayed:
 class Outbox(port.Outbox):
     """Args: *patience*: seconds between two looks whether the other instance has let go."""
 
-    def __init__(self, pool: Pool, relayed: Relayed, *, patience: float = 0.5) -> None:
+    def __init__(self, pool: Pool, relayed: Relayed, *, patience: float = 0.2) -> None:
         self._pool = pool
         self._relayed = relayed
         self._patience = patience

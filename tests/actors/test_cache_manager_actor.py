@@ -25,6 +25,7 @@ from actors.cache_manager.messages import (
     Invalidate,
     Load,
     Loaded,
+    Told,
 )
 from actors.cache_manager.store import KindPolicy, LocalTier
 from actors.metrics import Metrics
@@ -169,6 +170,19 @@ class BrokenLoader:
         if self.errors:
             raise self.errors.pop()
         return Loaded("fine")
+
+
+async def test_the_event_of_a_write_that_evicted_here_evicts_nothing_more(autojump_clock: MockClock) -> None:
+    database = Database()
+    names = (INVALIDATE.keys[0],)
+    async with tree(manager(database.load)) as system:
+        cache = system.ref("cache_manager")
+        await cache.ask(Invalidate(names, "mine"))
+        await cache.ask(LOAD)
+        assert await cache.ask(Told((("mine", names),))) == 0
+        assert await cache.ask(GET) == ["old"]
+        assert await cache.ask(Told((("mine", names), ("another's", names)))) == 1
+        assert await cache.ask(GET) == [MISS]
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,18 @@ async def test_a_group_begins_at_the_start_and_goes_on_where_it_committed(kafka:
     assert second.starts[topic, 0][::2] == (2, "beside")
 
 
+async def test_metadata_beyond_what_the_broker_takes_costs_no_offset(kafka: Cluster) -> None:
+    topic = await kafka.topic()
+    await kafka.fill(topic, "a", "b", "c")
+    first = await kafka.consumer("too-much", topic)
+    await first.read(3)
+    await first.member.commit({(topic, 0): Commit(2, "x" * 5000)})
+    await first.member.leave()
+    second = await kafka.consumer("too-much", topic)
+    await second.read(1)
+    assert second.starts[topic, 0][::2] == (2, "")
+
+
 async def test_partitions_move_to_who_joins_and_back_from_who_leaves(kafka: Cluster) -> None:
     topic = await kafka.topic(4)
     one = await kafka.consumer("moves", topic)

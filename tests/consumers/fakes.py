@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import trio
 
-from actors.cache_manager.messages import FlushAll, Invalidate
+from actors.cache_manager.messages import FlushAll, Told
 from actors.consumers.handler import ConsumerOptions
 from actors.event_log import messages as m
 from actors.metrics import Counter as Family
@@ -264,8 +264,11 @@ class FakeCache(Actor[Any]):
     def __init__(self, heard: list[Any]) -> None:
         self._heard = heard
 
-    async def handle(self, message: FlushAll | Invalidate) -> None:
-        self._heard.append("flush" if isinstance(message, FlushAll) else message.keys)
+    async def handle(self, message: FlushAll | Told) -> None:
+        if isinstance(message, FlushAll):
+            self._heard.append("flush")
+        else:
+            self._heard.append(tuple(dict.fromkeys(key for _, keys in message.evictions for key in keys)))
 
 
 class Sink(Actor[Any]):

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,10 +26,16 @@ JVM = ("-Xms128m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-
 
 
 class Broker:
-    """One broker and controller in one process. Its ports and its data stay over `kill` and `start`."""
+    """One broker and controller in one process. Its ports and its data stay over `kill` and `start`.
 
-    def __init__(self, folder: Path) -> None:
+    A broker tells its clients where to find it, so who is to come through a proxy needs a listener that says so:
+    with *proxied* (it gets that listener's port and returns the proxy's) there is one.
+    """
+
+    def __init__(self, folder: Path, proxied: Callable[[int], int] | None = None) -> None:
         self._folder = folder
+        self._proxied_port = free_port() if proxied else 0
+        self._proxy_port = proxied(self._proxied_port) if proxied else 0
         self._java = java()
         self._port, self._sasl_port, self._controller_port = free_port(), free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -42,6 +48,10 @@ class Broker:
     @property
     def bootstrap(self) -> str:
         return f"127.0.0.1:{self._port}"
+
+    @property
+    def proxied_bootstrap(self) -> str:
+        return f"127.0.0.1:{self._proxy_port}"
 
     @property
     def sasl_bootstrap(self) -> str:
@@ -109,6 +119,10 @@ class Broker:
     def _configuration(self) -> str:
         users = " ".join(f'user_{name}="{password}"' for name, password in USERS.items())
         public = f"PLAIN://127.0.0.1:{self._port},SASL://127.0.0.1:{self._sasl_port}"
+        advertised = public
+        if self._proxy_port:
+            public += f",PROXIED://127.0.0.1:{self._proxied_port}"
+            advertised += f",PROXIED://127.0.0.1:{self._proxy_port}"
         login = f"org.apache.kafka.common.security.plain.PlainLoginModule required {users};"
         return f"""
             process.roles=broker,controller
@@ -116,8 +130,8 @@ class Broker:
             controller.quorum.bootstrap.servers=127.0.0.1:{self._controller_port}
             controller.listener.names=CONTROLLER
             listeners={public},CONTROLLER://127.0.0.1:{self._controller_port}
-            advertised.listeners={public}
-            listener.security.protocol.map=PLAIN:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT
+            advertised.listeners={advertised}
+            listener.security.protocol.map=PLAIN:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT,SASL:SASL_PLAINTEXT
             inter.broker.listener.name=PLAIN
             sasl.enabled.mechanisms=PLAIN
             listener.name.sasl.plain.sasl.jaas.config={login}

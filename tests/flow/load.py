@@ -17,6 +17,7 @@ class Outcome:
     answers: Counter[int] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     read_latencies: list[float] = field(default_factory=list)
+    write_latencies: list[float] = field(default_factory=list)
     created: dict[str, str] = field(default_factory=dict)
     """Acknowledged writes: id → name."""
 
@@ -64,8 +65,10 @@ class Connection:
             self._stream = None
 
 
-async def reader(outcome: Outcome, port: int, token: str, ids: list[str], start: int = 0) -> None:
-    """Read one id after another until cancelled."""
+async def reader(
+    outcome: Outcome, port: int, token: str, ids: list[str], start: int = 0, *, pause: float = 0.0
+) -> None:
+    """Read one id after another until cancelled, *pause* seconds between two."""
     connection = Connection(port, token)
     try:
         turn = start
@@ -82,11 +85,15 @@ async def reader(outcome: Outcome, port: int, token: str, ids: list[str], start:
             if status != 200:
                 outcome.failures.append(f"read: {status}")
             turn += 1
+            if pause:
+                await trio.sleep(pause)
     finally:
         await connection.aclose()
 
 
-async def writer(outcome: Outcome, port: int, token: str, name: str, count: int | None = None) -> None:
+async def writer(
+    outcome: Outcome, port: int, token: str, name: str, count: int | None = None, *, pause: float = 0.0
+) -> None:
     """Create users until cancelled, or *count* of them; each acknowledged one is noted."""
     connection = Connection(port, token)
     try:
@@ -94,16 +101,20 @@ async def writer(outcome: Outcome, port: int, token: str, name: str, count: int 
         while count is None or made < count:
             who = f"{name} {made}"
             body = json.dumps({"name": who, "email": "w@example.com", "bio": ""}).encode()
+            began = trio.current_time()
             try:
                 status, answer = await connection.request("POST", "/users", body)
             except (OSError, trio.BrokenResourceError) as error:
                 outcome.failures.append(f"write: {error!r}")
                 return
+            outcome.write_latencies.append(trio.current_time() - began)
             outcome.answers[status] += 1
             if status == 201:
                 outcome.created[json.loads(answer)["id"]] = who
             else:
                 outcome.failures.append(f"write: {status} {answer[:200]!r}")
             made += 1
+            if pause:
+                await trio.sleep(pause)
     finally:
         await connection.aclose()

@@ -57,13 +57,18 @@ def changed(cause: Cause, type: str, data: EntityChanged) -> Event:
     )
 
 
+def invalidation_id(cause: Cause) -> str:
+    """The id of the one `cache.invalidate` event that a cause may have."""
+    return cause.ids[1]
+
+
 def invalidation(cause: Cause, *keys: tuple[str, str]) -> Event:
     """Every instance evicts *keys* (cache kind, key) when it reads this."""
     return Event(
         topic=CACHE_INVALIDATE,
         key=keys[0][1],
         type=CACHE_INVALIDATE,
-        id=cause.ids[1],
+        id=invalidation_id(cause),
         time=cause.at,
         data=msgspec.json.encode(CacheKeys(keys)),
         traceparent=cause.traceparent,

@@ -21,7 +21,7 @@ from gateway.problem import FieldError, ProblemError, problem
 from gateway.request import Request, Response
 from gateway.services import bodies, conditional
 from gateway.services.answers import CONTENT_JSON, REVALIDATE, Absent, as_problem
-from gateway.services.events import Cause, audit_event, outcome
+from gateway.services.events import Cause, audit_event, invalidation_id, outcome
 from gateway.services.failures import problem_for
 from gateway.services.messages import ServiceRequest
 from gateway.services.operation import Call, Operation, Table
@@ -132,10 +132,11 @@ class Service(Actor[Any]):
         ids = (self.new_id(), self.new_id(), self.new_id())
         return Cause(call.subject, request.id, self.now(), ids, request.client, request.traceparent)
 
-    async def write(self, write: Write, *evict: tuple[str, str]) -> Any:
+    async def write(self, write: Write, *evict: tuple[str, str], cause: Cause | None = None) -> Any:
         """Commit *write* and evict what it made stale, so that who reads next here reads it; return its answer.
 
         However it ends (refused, unknown, cancelled), the entries are evicted: one miss costs less than a stale hit.
+        Committed, with its *cause*: its event evicts nothing more here.
         """
         try:
             answer = await self.lookup("storage").ask(Transact(write))
@@ -145,7 +146,7 @@ class Service(Actor[Any]):
             raise
         if evict:
             try:
-                await self.lookup("cache_manager").ask(Invalidate(evict))
+                await self.lookup("cache_manager").ask(Invalidate(evict, invalidation_id(cause) if cause else ""))
             except ActorError as error:
                 # It is committed: the client must learn that. The cache.invalidate event evicts as well.
                 log.warning("evicting after a write failed", keys=evict, error=repr(error))

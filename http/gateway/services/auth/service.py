@@ -141,7 +141,8 @@ class OAuth(Service):
         form, client = await self._authenticated(call)
         id = digest(_token(form))
         try:
-            await self.write(writes.revoke_token(id, self.cause(call), client.id), (TOKEN_VALIDATION, id))
+            cause = self.cause(call)
+            await self.write(writes.revoke_token(id, cause, client.id), (TOKEN_VALIDATION, id), cause=cause)
         except Reject as refusal:
             if isinstance(refusal.error, writes.NotYours):
                 raise OAuthError("unauthorized_client", "the token was issued to another client") from None

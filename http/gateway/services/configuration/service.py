@@ -11,6 +11,7 @@ from gateway.request import Response
 from gateway.services import parameters
 from gateway.services.answers import Answer
 from gateway.services.configuration import decisions
+from gateway.services.events import Cause
 from gateway.services.operation import Call, Operation, Reply
 from gateway.services.service import Service
 
@@ -34,15 +35,17 @@ class Configuration(Service):
         self.json_body(call)
         # Only the blanks go: numbers keep the digits that they were written with.
         value = msgspec.json.format(call.request.body, indent=-1)
-        return await self._change(call, decisions.put(call.key, value, _conditions(call), self.cause(call)))
+        cause = self.cause(call)
+        return await self._change(call, decisions.put(call.key, value, _conditions(call), cause), cause)
 
     async def delete(self, call: Call) -> Response:
         if not self.valid_key(call.key):
             raise ProblemError(404, f"there is no configuration {call.key[:200]!r}")
-        return await self._change(call, decisions.delete(call.key, _conditions(call), self.cause(call)))
+        cause = self.cause(call)
+        return await self._change(call, decisions.delete(call.key, _conditions(call), cause), cause)
 
-    async def _change(self, call: Call, write: Write) -> Response:
-        answer: Answer = await self.write(write, (CONFIGURATION, call.key))
+    async def _change(self, call: Call, write: Write, cause: Cause) -> Response:
+        answer: Answer = await self.write(write, (CONFIGURATION, call.key), cause=cause)
         return answer.response()
 
     operations = (

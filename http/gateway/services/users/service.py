@@ -8,6 +8,7 @@ from gateway.request import Response
 from gateway.services import idempotency, parameters
 from gateway.services.answers import CONTENT_JSON, REVALIDATE, Answer
 from gateway.services.bodies import faults, invalid
+from gateway.services.events import Cause
 from gateway.services.operation import JSON, MERGE_PATCH, Call, Operation, Reply
 from gateway.services.query import Query, make_cursor, page
 from gateway.services.service import Service
@@ -48,28 +49,31 @@ class Users(Service):
         key = idempotency.name(request.header(b"idempotency-key"), call.subject, self.prefix, request.body)
         id, cause = self.new_id(), self.cause(call)
         write = idempotency.once(decisions.create(id, user, cause), key, cause.at)
-        answer: Answer = await self.write(write, (USER_PROFILE, id))
+        answer: Answer = await self.write(write, (USER_PROFILE, id), cause=cause)
         call.replayed = answer.replayed
         return answer.response()
 
     async def replace(self, call: Call) -> Response:
         user = self.body(call, UserInput, rules)
-        return await self._change(call, decisions.replace(call.key, user, _conditions(call), self.cause(call)))
+        cause = self.cause(call)
+        return await self._change(call, decisions.replace(call.key, user, _conditions(call), cause), cause)
 
     async def patch(self, call: Call) -> Response:
         changes = self.json_body(call)
         errors = faults(changes, UserPatch)
         if errors:
             raise invalid(errors)
-        return await self._change(call, decisions.patch(call.key, changes, _conditions(call), self.cause(call)))
+        cause = self.cause(call)
+        return await self._change(call, decisions.patch(call.key, changes, _conditions(call), cause), cause)
 
     async def delete(self, call: Call) -> Response:
-        return await self._change(call, decisions.delete(call.key, _conditions(call), self.cause(call)))
+        cause = self.cause(call)
+        return await self._change(call, decisions.delete(call.key, _conditions(call), cause), cause)
 
-    async def _change(self, call: Call, write: Write) -> Response:
+    async def _change(self, call: Call, write: Write, cause: Cause) -> Response:
         if not self.valid_key(call.key):
             raise ProblemError(404, f"there is no user {call.key[:200]!r}")
-        answer: Answer = await self.write(write, (USER_PROFILE, call.key))
+        answer: Answer = await self.write(write, (USER_PROFILE, call.key), cause=cause)
         return answer.response()
 
     operations = (
