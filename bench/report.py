@@ -16,6 +16,7 @@ COLUMNS = (
     ("p99_ms", "p99 ms", 1),
     ("max_ms", "max ms", 1),
     ("server_cpu_us", "server µs/req", 0),
+    ("engines_cpu_us", "engines µs/req", 0),
     ("client_cpu", "client core", 2),
     ("upstream_cpu", "upstream core", 2),
     ("lag_after", "lag at end", 0),

@@ -7,6 +7,7 @@ from pathlib import Path
 from bench.peers.fastapi_peer import FastApi
 from bench.peers.hello_peers import HypercornHello, UvicornHello, WeirHello
 from bench.peers.nginx_gate import NginxGate
+from bench.peers.on_engines import FastApiOnEngines, WeirOnEngines
 from bench.peers.program import Program
 from bench.peers.proxies import FastApiProxy, NginxProxy, WeirProxy
 from bench.peers.weir_peer import PYTHON, Weir
@@ -28,6 +29,9 @@ PEERS: dict[str, Callable[[], Peer]] = {
     "weir-many": lambda: Weir(MANY),
     "weir-tls": lambda: Weir(tls=True),
     "nginx-gate-tls": lambda: NginxGate(tls=True),
+    # On Redis, PostgreSQL and Kafka.
+    "weir-engines": WeirOnEngines,
+    "fastapi-engines": FastApiOnEngines,
     # HTTP servers alone.
     "weir-hello": WeirHello,
     "uvicorn": UvicornHello,

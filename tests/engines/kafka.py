@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -28,8 +28,9 @@ JVM = ("-Xms128m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-
 class Broker:
     """One broker and controller in one process. Its ports and its data stay over `kill` and `start`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, jvm: Sequence[str] = JVM) -> None:
         self._folder = folder
+        self._jvm = jvm
         self._java = java()
         self._port, self._sasl_port, self._controller_port = free_port(), free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -50,6 +51,11 @@ class Broker:
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def start(self, *, wait: bool = True) -> None:
         """Returns when the broker takes requests, or at once without *wait*."""
@@ -104,7 +110,7 @@ class Broker:
 
     def _command(self, *arguments: str) -> list[str]:
         logging = f"-Dlog4j2.configurationFile={Path(__file__).parent / 'kafka-log4j2.properties'}"
-        return [self._java, *JVM, logging, "-cp", f"{LIBS}/*", *arguments]
+        return [self._java, *self._jvm, logging, "-cp", f"{LIBS}/*", *arguments]
 
     def _configuration(self) -> str:
         users = " ".join(f'user_{name}="{password}"' for name, password in USERS.items())
