@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.peers.events import Embedded, OnKafka
 from bench.peers.fastapi_peer import FastApi
 from bench.peers.hello_peers import HypercornHello, UvicornHello, WeirHello
 from bench.peers.nginx_gate import NginxGate
@@ -42,6 +43,11 @@ PEERS: dict[str, Callable[[], Peer]] = {
     "fastapi-httpx": FastApiProxy,
     "fastapi-httpx-whole": lambda: FastApiProxy("whole"),
     "nginx-proxy": NginxProxy,
+    # The event side: programs, on the embedded log and on Kafka.
+    "weir-log": lambda: Embedded(PYTHON, "bench.events.with_weir"),
+    "weir-kafka": lambda: OnKafka(PYTHON, "bench.events.with_weir"),
+    "aiokafka": lambda: OnKafka(PYTHON, "bench.events.with_aiokafka"),
+    "faststream": lambda: OnKafka(Path(sys.executable), "bench.events.with_faststream"),
     # The runtime's rows: Weir's actors, trio's channels without them, and the other actor library.
     "actors": lambda: Program(PYTHON, "bench.runtime.with_actors"),
     "channels": lambda: Program(PYTHON, "bench.runtime.with_channels"),
