@@ -55,7 +55,7 @@ class Engines:
 
     def start(self, core: int | None) -> None:
         """On *core*, or wherever the kernel puts them."""
-        with _outcomes(), _on_core(core):
+        with _outcomes(), on_core(core):
             try:
                 for name in self._names:
                     {"redis": self._start_redis, "postgres": self._start_postgres, "kafka": self._start_kafka}[name]()
@@ -127,7 +127,7 @@ def _outcomes() -> Iterator[None]:
 
 
 @contextmanager
-def _on_core(core: int | None) -> Iterator[None]:
+def on_core(core: int | None) -> Iterator[None]:
     """What is started within the block is kept on *core*, as we are until its end."""
     if core is None:
         yield

@@ -17,6 +17,7 @@ COLUMNS = (
     ("max_ms", "max ms", 1),
     ("server_cpu_us", "server µs/req", 0),
     ("engines_cpu_us", "engines µs/req", 0),
+    ("consumers_cpu_us", "consumers µs/req", 0),
     ("own_cpu_us", "own µs/event", 1),
     ("client_cpu", "client core", 2),
     ("upstream_cpu", "upstream core", 2),

@@ -8,14 +8,14 @@ from bench.peers.events import Embedded, OnKafka
 from bench.peers.fastapi_peer import FastApi
 from bench.peers.hello_peers import HypercornHello, UvicornHello, WeirHello
 from bench.peers.nginx_gate import NginxGate
-from bench.peers.on_engines import FastApiOnEngines, WeirOnEngines
+from bench.peers.on_engines import FastApiOnEngines, WeirOnEngines, WeirPair
 from bench.peers.program import Program
 from bench.peers.proxies import FastApiProxy, NginxProxy, WeirProxy
 from bench.peers.weir_peer import PYTHON, Weir
 from bench.registry import Peer
 
 # As many as `idle-10000` opens, and some for the bench itself; and none is closed for being idle.
-MANY: dict[str, int | str] = {
+MANY: dict[str, object] = {
     "max_connections": 11_000,
     "max_connections_per_address": 11_000,
     "keep_alive_timeout": "10m",
@@ -33,6 +33,9 @@ PEERS: dict[str, Callable[[], Peer]] = {
     # On Redis, PostgreSQL and Kafka.
     "weir-engines": WeirOnEngines,
     "fastapi-engines": FastApiOnEngines,
+    "weir-workers-1": lambda: WeirOnEngines({"workers": 1}),
+    "weir-workers-2": lambda: WeirOnEngines({"workers": 2}),
+    "weir-pair": WeirPair,
     # HTTP servers alone.
     "weir-hello": WeirHello,
     "uvicorn": UvicornHello,

@@ -5,6 +5,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -13,8 +14,8 @@ from bench.engines import Engines
 from bench.load import ORIGIN
 from bench.peers.fastapi_peer import uvicorn
 from bench.peers.http_peer import SCOPES, SUBJECT, UsersPeer
-from bench.peers.weir_peer import Weir
-from bench.process import free_port
+from bench.peers.weir_peer import Weir, WeirServer
+from bench.process import Process, Skipped, free_port
 from bench.registry import Session
 
 TABLES = """
@@ -99,17 +100,55 @@ class FastApiOnEngines(OnEngines):
 
 
 class WeirOnEngines(OnEngines, Weir):
-    """Everything in one process, consumers included, on the server's core."""
+    """The gateway on the server's core; its consumers are a process of their own, on the load's.
 
-    def __init__(self, server: Mapping[str, int | str] | None = None) -> None:
+    A build without roles, and one with *server* settings of its own, does everything in one, on the server's core.
+    """
+
+    def __init__(self, server: Mapping[str, object] | None = None) -> None:
         OnEngines.__init__(self)
         Weir.__init__(self, server)
         self.engines = Engines()
+        self._split = not server
+        self._consumers: tuple[WeirServer, Process] | None = None
 
     def launch(self, session: Session) -> None:
-        engines = self.engines
-        self._tables = TABLES.format(redis=engines.redis_url, dsn=engines.dsn, kafka=engines.bootstrap)
+        self._tables = tables(self.engines)
+        if self._split:
+            try:
+                self._launch_apart(session)
+            except Skipped:  # this build knows no roles
+                self._settings = {}
+            else:
+                return
         Weir.launch(self, session)
+
+    def _launch_apart(self, session: Session) -> None:
+        self._settings = {"roles": ["gateway"]}
+        Weir.launch(self, session)
+        folder = session.folder / "consumers"
+        folder.mkdir()
+        layout = replace(session.layout, server_core=session.layout.load_core)
+        beside, server = replace(session, folder=folder, layout=layout), WeirServer()
+        process = server.launch(beside, free_port(), 'roles = ["consumers"]', self._tables)
+        self._consumers = server, process
+        server.wait_ready()
+
+    def stop(self) -> None:
+        try:
+            if self._consumers is not None:
+                self._consumers[1].stop()
+        finally:
+            OnEngines.stop(self)
+
+    def backlog(self) -> int:
+        if self._consumers is None:
+            return Weir.backlog(self)
+        return self._server.unpublished() + self._consumers[0].backlog()
+
+    def consumers_seconds(self) -> float | None:
+        """Processor time of the consumers' own process, where there is one."""
+        return None if self._consumers is None else self._consumers[1].cpu_seconds()
 
     def copies(self, id: str, count: int) -> str:
         return (
@@ -119,6 +158,50 @@ class WeirOnEngines(OnEngines, Weir):
             f"lpad(to_hex(n), 12, '0')), 'UTF8') FROM weir.entity, generate_series(0, {count - 1}) AS n "
             f"WHERE id = convert_to('{id}', 'UTF8'); ANALYZE weir.entity"
         )
+
+
+class WeirPair:
+    """Two whole instances on the same engines, both on the server's core."""
+
+    kind = "instances"
+    needs = OnEngines.needs
+
+    def __init__(self) -> None:
+        self.urls: list[str] = []
+        self.client = "", ""
+        self.token = ""
+        self._engines = Engines()
+        self._processes: list[Process] = []
+
+    def start(self, session: Session) -> None:
+        self._engines.start(session.layout.load_core)
+        servers = [self._launch(session, name) for name in ("first", "second")]
+        for server in servers:
+            server.wait_ready()
+        self.client = servers[0].add_client("bench", *SCOPES)
+        self.token = servers[0].issue(SUBJECT, *SCOPES)
+
+    def finish(self) -> list[str]:
+        return []
+
+    def stop(self) -> None:
+        try:
+            for process in self._processes:
+                process.stop()
+        finally:
+            self._engines.stop()
+
+    def _launch(self, session: Session, name: str) -> WeirServer:
+        folder, port, server = session.folder / name, free_port(), WeirServer()
+        folder.mkdir()
+        process = server.launch(replace(session, folder=folder), port, "", tables(self._engines))
+        self._processes.append(process)
+        self.urls.append(f"http://127.0.0.1:{port}")
+        return server
+
+
+def tables(engines: Engines) -> str:
+    return TABLES.format(redis=engines.redis_url, dsn=engines.dsn, kafka=engines.bootstrap)
 
 
 async def records(bootstrap: str, topic: str) -> int:

@@ -18,7 +18,7 @@ PYTHON = ROOT / ".venv" / "bin" / "python"
 SUPERVISOR = (str(PYTHON), "supervisor.py")
 LAG = re.compile(rb"^weir_consumer_lag\{[^}]*\} (\S+)$", re.MULTILINE)
 PENDING = re.compile(rb"^weir_(?:deliveries_pending|outbox_rows|spool_events) (\S+)$", re.MULTILINE)
-MAY_BE_REFUSED = ("tls_", "workers")
+MAY_BE_REFUSED = ("tls_", "workers", "roles")
 COUNT_S = 10.0  # how long to page through the audit trail before an incomplete count is good enough
 
 # Every setting at its default but the addresses, the origin and limits that do not limit.
@@ -59,7 +59,7 @@ class WeirServer:
     def launch(self, session: Session, port: int, server: str = "", tables: str = "") -> Process:
         """Start it on *port*, with *server* in its `[server]` and *tables* at the end of the file; not yet ready.
 
-        Raises `Skipped` when this build refuses to serve TLS or to run so many workers.
+        Raises `Skipped` when this build refuses to serve TLS, so many workers, or a part of the roles.
         """
         if not PYTHON.exists():
             raise Failed("there is no .venv; run `make setup`")
@@ -89,6 +89,17 @@ class WeirServer:
             raise Failed("/metrics has no weir_consumer_lag, or no weir_deliveries_pending")
         return sum(int(float(count)) for count in lags + pending)
 
+    def unpublished(self) -> int:
+        """Of these, those that have not reached the log."""
+        return sum(int(float(count)) for count in PENDING.findall(fetch(f"{self._admin}/metrics")))
+
+    def add_client(self, name: str, *scopes: str) -> tuple[str, str]:
+        """A new OAuth client's id and secret."""
+        command = [*SUPERVISOR, "client", "create", "--config", str(self._config), "--name", name]
+        said = output_of([*command, *(f"--scope={scope}" for scope in scopes)], {})
+        id, secret = (line.partition("=")[2] for line in said.splitlines())
+        return id, secret
+
     def _check(self) -> None:
         command = [*SUPERVISOR, "check", "--config", str(self._config)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=START_S, check=False)
@@ -103,7 +114,7 @@ class Weir(UsersPeer):
     *server* holds further keys of `[server]`; *tls*: HTTPS, HTTP/1.1 and HTTP/2 by ALPN.
     """
 
-    def __init__(self, server: Mapping[str, int | str] | None = None, tls: bool = False) -> None:
+    def __init__(self, server: Mapping[str, object] | None = None, tls: bool = False) -> None:
         super().__init__()
         self._settings, self._tls = dict(server or {}), tls
         self._server = WeirServer()

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from bench.driving import closed_loop
-from bench.peers.on_engines import OnEngines
+from bench.peers.on_engines import OnEngines, WeirOnEngines
 from bench.registry import Row, Sample, Session
 from bench.rows.constant_rate import ahead_of, p99
 
@@ -19,16 +19,24 @@ Measure = Callable[[Any, Session], Sample]
 
 
 def beside(measure: Measure) -> Measure:
-    """With the engines' processor time, what was consumed after the load included."""
+    """With the processor time of the engines and of a consumers' process, after the load included."""
 
     def measured(peer: OnEngines, session: Session) -> Sample:
-        before = peer.engines.cpu_seconds()
+        before = beside_seconds(peer)
         sample = measure(peer, session)
-        used = peer.engines.cpu_seconds() - before
-        details = sample.details | {"engines_cpu_us": round(used / max(1, sample.details["succeeded"]) * 1e6, 1)}
-        return replace(sample, details=details)
+        after, answered = beside_seconds(peer), max(1, sample.details["succeeded"])
+        used = {key: round((after[key] - before[key]) / answered * 1e6, 1) for key in after}
+        return replace(sample, details=sample.details | used)
 
     return measured
+
+
+def beside_seconds(peer: OnEngines) -> dict[str, float]:
+    """What runs beside the server has used so far, by the name of its detail."""
+    seconds = {"engines_cpu_us": peer.engines.cpu_seconds()}
+    if isinstance(peer, WeirOnEngines) and (consumers := peer.consumers_seconds()) is not None:
+        seconds["consumers_cpu_us"] = consumers
+    return seconds
 
 
 def uncached(peer: OnEngines, session: Session) -> Sample:
@@ -60,4 +68,13 @@ ROWS = (
     row("engines-writes", "POST /users: entity and outbox committed to the disk", saturated("write")),
     paced("engines-reads-2x", "read"),
     paced("engines-writes-2x", "write"),
+    Row(
+        "engines-workers",
+        "cached reads by two workers, and by one",
+        "req/s",
+        ("weir-workers-2", "weir-workers-1"),
+        saturated("read"),
+        default=False,
+        layouts=("unpinned",),
+    ),
 )
