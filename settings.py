@@ -19,6 +19,7 @@ __all__ = [
     "Changes",
     "ConfigError",
     "Limit",
+    "MailRule",
     "Network",
     "Route",
     "Settings",
@@ -31,7 +32,6 @@ _COMBINATIONS = (
     "supported are embedded alone, embedded with Redis, PostgreSQL with Kafka, and PostgreSQL with Kafka and Redis"
 )
 _BUILT_IN_GROUPS = ("audit", "notification", "search", "invalidation", "deliveries")
-_BUILT_IN = "this build validates tokens with its own Auth Service; leave it empty"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,18 @@ class Data:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Auth:
-    introspection_url: str = setting("", rules.refused(_BUILT_IN))
+    """`introspection_url` "": the built-in Auth Service. Else tokens are validated there, by a client with an id and a
+    secret (HTTP Basic) or a token of its own (Bearer). `introspection_timeout`: for a turn, and as long for its answer.
+    """
+
+    introspection_url: str = setting("", rules.endpoint)
+    introspection_client_id: str = setting("", rules.text(r"[ -~]*", "must be printable ASCII"))
+    introspection_client_secret: str = secret("", rules.password)
+    introspection_token: str = secret("", rules.bearer)
+    introspection_audience: str = setting("", rules.text(r"[^\n]*", "must be text"))
+    introspection_timeout: float = setting("2s", rules.positive)
+    introspection_concurrency: int = setting(32, rules.integer(1, 1000))
+    introspection_allow_http: bool = setting(False, rules.flag)
     realm: str = setting("weir", rules.text(r"[ !#-\[\]-~]+", "must be printable ASCII without quotes and backslashes"))
 
 
@@ -124,14 +135,32 @@ class Cors:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MailRule:
+    """`to`: addresses, or "entity.email". `template`: a file in `notifications.templates`, or one that comes with Weir.
+    `changed` (): whatever changed. Whether there are such events, fields and files is seen where they are used."""
+
+    events: tuple[str, ...] = required(rules.each(rules.words, least=1))
+    to: tuple[str, ...] = required(rules.each(rules.words, least=1))
+    template: str = required(rules.words)
+    changed: tuple[str, ...] = setting([], rules.each(rules.words))
+
+
+def _told(event: str) -> MailRule:
+    return MailRule(events=(event,), to=("entity.email",), template=event)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Notifications:
-    """`smtp` None: messages become files under `data.dir`/outbox."""
+    """`smtp` None: messages become files under `data.dir`/outbox. `templates` is absolute once loaded."""
 
     smtp: Bind | None = setting("", rules.smtp)
     from_address: str = setting(
         "weir@localhost", rules.text(r"[^\s@<>,;\"]+@[^\s@<>,;\"]+", 'must be like "weir@host"')
     )
     allow_private_endpoints: bool = setting(False, rules.flag)
+    secret_overlap: float = setting("24h", rules.duration)
+    templates: Path = setting(".", rules.folder)
+    rules: tuple[MailRule, ...] = rows(MailRule, _told("user.created"), _told("user.updated"), _told("user.deleted"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,6 +304,7 @@ def load(path: Path | None, environ: Mapping[str, str], reserved_prefixes: Colle
         settings,
         kafka=replace(settings.kafka, tls_ca=(base / ca).absolute() if ca else None),
         data=Data(dir=(base / settings.data.dir).absolute()),
+        notifications=replace(settings.notifications, templates=(base / settings.notifications.templates).absolute()),
         server=replace(server, tls_cert=cert, tls_key=key),
     )
 
@@ -297,12 +327,34 @@ def _contradictions(settings: Settings, reserved_prefixes: Collection[str]) -> I
         yield "kafka.bootstrap", f"must be set beside postgres.dsn: {_COMBINATIONS}"
     if settings.kafka.bootstrap and not settings.postgres.dsn:
         yield "postgres.dsn", f"must be set beside kafka.bootstrap: {_COMBINATIONS}"
+    yield from _contradictions_of_auth(settings.auth, server.request_timeout)
     yield from _contradictions_of_kafka(settings.kafka)
     yield from _contradictions_of_limits(settings.limits)
     if settings.redis.url:
         yield from _uncountable(settings.limits)
     yield from _contradictions_of_routes(settings.routes, reserved_prefixes)
     yield from _contradictions_of_consumers(settings.consumer)
+
+
+def _contradictions_of_auth(auth: Auth, patience: float) -> Iterator[tuple[str, str]]:
+    if not auth.introspection_url:
+        for key in ("introspection_client_id", "introspection_client_secret", "introspection_token"):
+            if getattr(auth, key):
+                yield f"auth.{key}", "must be empty without auth.introspection_url"
+        return
+    if bool(auth.introspection_client_id) != bool(auth.introspection_client_secret):
+        given, missing = (
+            ("client_id", "client_secret") if auth.introspection_client_id else ("client_secret", "client_id")
+        )
+        yield f"auth.introspection_{given}", f"must come with auth.introspection_{missing}"
+    if auth.introspection_client_id and auth.introspection_token:
+        yield "auth.introspection_client_id", "must be empty when auth.introspection_token is given: one of them"
+    clear = auth.introspection_url.startswith("http:") and not rules.on_loopback(auth.introspection_url)
+    if clear and not auth.introspection_allow_http:
+        cure = "auth.introspection_allow_http = true sends them in the clear"
+        yield "auth.introspection_url", f"must be https://, as tokens go there; {cure}"
+    if auth.introspection_timeout > patience / 4:
+        yield "auth.introspection_timeout", "must be at most a quarter of server.request_timeout"
 
 
 def _contradictions_of_kafka(kafka: Kafka) -> Iterator[tuple[str, str]]:

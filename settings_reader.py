@@ -64,6 +64,15 @@ def defaults(shape: Any, at: str = "") -> dict[str, object]:
     return found
 
 
+def secrets(shape: Any, at: str = "") -> set[str]:
+    """The keys made by `secret`, dotted."""
+    found: set[str] = set()
+    for item in fields(shape):
+        name, inner = dotted(at, item.name), item.metadata.get("section")
+        found |= secrets(inner, name) if inner else set() if item.repr else {name}
+    return found
+
+
 # -- Reading
 
 
@@ -73,6 +82,7 @@ class Reader:
     def __init__(self, shape: Any, path: Path | None, environ: Mapping[str, str]) -> None:
         self._shape, self._file = shape, str(path)
         self._defaults = defaults(shape)
+        self._secrets = secrets(shape)
         self._tree = _parse(path) if path else {}
         self._variables: dict[str, str] = {}
         """The keys that came from the environment, each with its variable."""
@@ -88,7 +98,7 @@ class Reader:
             if isinstance(value, dict) and part not in value:
                 return self._error(key, must, self._defaults.get(key, MISSING))
             value = value[int(part) if isinstance(value, list) else part]
-        return self._error(key, must, value)
+        return self._error(key, must, "…" if key in self._secrets and value else value)
 
     def _override(self, environ: Mapping[str, str]) -> None:
         """Put the variables into the tree. One without `__` that is no key's (WEIR_REQUIRE_SERVICES) is not ours."""

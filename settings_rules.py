@@ -52,6 +52,12 @@ def text(pattern: str, must: str) -> Rule[str]:
     return rule
 
 
+def words(value: object) -> str:
+    if isinstance(value, str) and value.strip() and value.isprintable():
+        return value
+    raise Broken("must be text on one line, and not blank")
+
+
 def choice(*words: str) -> Rule[str]:
     *most, last = (f'"{word}"' for word in words)
     return text("|".join(words), f"must be {', '.join(most)} or {last}")
@@ -108,6 +114,34 @@ def servers(value: object) -> str:
     for part in value.split(","):
         if address(part.strip(), "", must)[2] is None:
             raise Broken(must)
+    return value
+
+
+def endpoint(value: object) -> str:
+    """An absolute http(s) URL with any path and query, or "" for none."""
+    if value == "":
+        return ""
+    must = 'must be "https://host/path" without user, password and fragment, or ""'
+    match = isinstance(value, str) and re.fullmatch(r"(https?://[^/?#]+)[!-~]*", value)
+    if not match or "#" in match[0] or '"' in match[0]:
+        raise Broken(must)
+    address(match[1], "https?://", must)
+    return match[0]
+
+
+def on_loopback(url: str) -> bool:
+    """Whether what an `endpoint` names is this very machine."""
+    _, host, _ = address(url.partition("?")[0].split("/", 3)[2], "", "")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def bearer(value: object) -> str:
+    """A token as a header carries it (RFC 6750 §2.1), or "" for none; no message repeats it."""
+    if not isinstance(value, str) or not re.fullmatch(r"([A-Za-z0-9._~+/-]+=*)?", value, re.ASCII):
+        raise Broken("must be one Bearer token", shown="…")
     return value
 
 

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.tree import Tree
 
 from actors.authenticator.actor import Authenticator
+from actors.authenticator.introspector import Introspector
 from actors.cache_manager.actor import CacheManager
 from actors.cache_manager.loaders import entity_loader, token_loader
 from actors.cache_manager.messages import CONFIGURATION, TOKEN_VALIDATION, USER_PROFILE
@@ -35,7 +36,7 @@ from actors.consumers.loading import HandlerError
 from actors.consumers.notification.consumer import NotificationConsumer
 from actors.consumers.notification.deliveries import Deliveries
 from actors.consumers.notification.endpoint import EndpointDeliveries
-from actors.consumers.notification.mail import MailWriter
+from actors.consumers.notification.senders import Slots
 from actors.consumers.search.handler import SearchHandler
 from actors.event_log.actor import EventLogActor
 from actors.outbox.actor import OutboxRelay
@@ -55,6 +56,7 @@ from composition import values
 from composition.apps import admin_app, public_app
 from composition.engines import engine_to_look_at, made_engine, made_spool
 from composition.listening import Listening, listening
+from composition.mail_rules import MailRuleError, mail_rules
 from composition.operating import open_operations
 from composition.parts import Parts, load_apps, load_handlers
 from composition.process import serve
@@ -66,10 +68,11 @@ from gateway.ids import new_id
 from gateway.logging import configure_logging
 from gateway.proxy.actor import Upstream
 from gateway.services.audit.service import AuditService
+from gateway.services.auth.elsewhere import OAuthElsewhere
 from gateway.services.auth.service import OAuth
 from gateway.services.configuration.service import Configuration
 from gateway.services.openapi import OpenApi
-from gateway.services.routes import BUILTIN_ROUTES, DOCUMENTED
+from gateway.services.routes import BUILTIN_ROUTES
 from gateway.services.search.service import SearchService
 from gateway.services.users.service import Users
 from gateway.services.webhooks.service import Webhooks
@@ -92,7 +95,7 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
     loaders = {
         USER_PROFILE: entity_loader("user", time.time),
         CONFIGURATION: entity_loader("configuration", time.time),
-        TOKEN_VALIDATION: token_loader(time.time),
+        TOKEN_VALIDATION: token_loader(time.time, service="oauth" if parts.auth is None else "introspector"),
     }
     return Supervisor("root", children=[
         _child("admin", partial(FrontEnd, "admin", admin(False), sockets.admin, metrics)),
@@ -112,29 +115,30 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
         # On the request path nobody gives up: a child that keeps failing stays in capped backoff, and
         # /readyz says so.
         Supervisor("request_path", intensity=None, children=[
-            _child("cache_manager", partial(CacheManager, parts.cached, loaders, metrics, second=parts.second),
-                   on_crash="retry_once"),
+            _child("cache_manager", partial(CacheManager, parts.cached, loaders, metrics, second=parts.second,
+                                            load_timeout=values.load_timeout(settings)), on_crash="retry_once"),
             _child("rate_limiter", _limiter(parts), on_crash="retry_once"),
-            _child("authenticator", partial(Authenticator, metrics, time.time), on_crash="retry_once"),
+            *_introspector(parts),
+            _child("authenticator", partial(Authenticator, metrics, time.time,
+                                            load_timeout=values.load_timeout(settings) + 1), on_crash="retry_once"),
             Supervisor("services", intensity=None, children=[
-                _child("oauth", partial(OAuth, **service)),
+                _child("oauth", partial(OAuth if parts.auth is None else OAuthElsewhere, **service)),
                 _child("users", partial(Users, **service)),
                 _child("configuration", partial(Configuration, **service)),
                 _child("search_service", partial(SearchService, parts.search, **service)),
-                _child("webhooks", partial(Webhooks, **service,
-                                           allow_private_endpoints=settings.notifications.allow_private_endpoints)),
+                _child("webhooks", partial(Webhooks, **service, **values.webhooks(settings))),
                 _child("audit_service", partial(AuditService, parts.audit, **service)),
-                _child("openapi", partial(OpenApi, DOCUMENTED, **service)),
+                _child("openapi", partial(OpenApi, values.documented(settings), **service)),
             ]),
         ]),
         Supervisor("consumers", intensity=None, children=[
             _child("audit", partial(Consumer, "audit", (AUDIT,), AuditHandler(parts.audit), **group)),
-            _child("notification", partial(NotificationConsumer, engine.deliveries(), MailWriter(), **group)),
+            _child("notification", partial(NotificationConsumer, engine.deliveries(), parts.mail, **group)),
             _child("search", partial(Consumer, "search", (ENTITY_CHANGED,), SearchHandler(parts.search), **group)),
             _child("invalidation", partial(CacheInvalidation, metrics=metrics, broadcast=engine.broadcast())),
             # An actor for each endpoint with something due, `delivery:ENDPOINT`; `deliveries` starts and stops them.
             DynamicSupervisor("endpoints", partial(EndpointDeliveries, engine.deliveries(), values.senders(settings),
-                                                   trio.CapacityLimiter(64), **outgoing),
+                                                   Slots(), **outgoing),
                               mailbox=Mailbox(16), max_children=4096, intensity=None),
             _child("deliveries", partial(Deliveries, engine.deliveries(), policy=outgoing["policy"])),
             # The file's own, `consumer:NAME`.
@@ -168,6 +172,19 @@ def _outbox(parts: Parts) -> list[Child]:
     if outbox is None:
         return []
     return [_child("outbox", partial(OutboxRelay, outbox, parts.engine.event_log(), parts.metrics))]
+
+
+def _introspector(parts: Parts) -> list[Child]:
+    """Who asks the Auth Service, where it is elsewhere."""
+    if parts.auth is None:
+        return []
+    auth = parts.settings.auth
+    asking = partial(
+        Introspector, partial(values.auth_service, parts.settings), parts.auth, parts.metrics, time.time,
+        audience=auth.introspection_audience, timeout=auth.introspection_timeout,
+        concurrency=auth.introspection_concurrency,
+    )  # fmt: skip
+    return [_child("introspector", asking, on_crash="retry_once")]
 
 
 def _redis(parts: Parts) -> list[Child]:
@@ -224,6 +241,7 @@ def check(context: click.Context) -> None:
     settings = read_settings(path)
     values.tls(settings)
     values.redis(settings)
+    mail_rules(settings)
     load_apps(settings)
     load_handlers(settings)
     click.echo(f"{path} is fine")
@@ -262,6 +280,18 @@ for _command in commands(lambda config: open_operations(read_settings(config)), 
     weir.add_command(_command)
 
 
+MISTAKES = (
+    BindError,
+    ConfigError,
+    EngineUnusable,
+    HandlerError,
+    MailRuleError,
+    RedisUrlError,
+    TargetError,
+    TlsError,
+)
+
+
 def main() -> None:
     """Whatever is the operator's mistake ends in one line and exit code 2."""
     try:
@@ -276,7 +306,7 @@ def main() -> None:
         sys.exit(2)
     except click.Abort:
         sys.exit(130)
-    except (ConfigError, BindError, EngineUnusable, HandlerError, RedisUrlError, TargetError, TlsError) as error:
+    except MISTAKES as error:
         click.echo(f"weir: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
 

@@ -7,6 +7,7 @@ from typing import cast
 
 from backends.ports.audit_signing import AuditKey
 from backends.ports.stores import AuditStore, SearchIndex
+from composition import values
 from composition.parts import GROUPS, SERVICES, Parts
 from gateway.address import TrustedProxies
 from gateway.admin.access import AdminToken
@@ -16,20 +17,19 @@ from gateway.admin.control import Control
 from gateway.admin.dead_letter_operations import DeadLetterOperations
 from gateway.admin.operations import Lookup, Operations
 from gateway.admin.search_operations import SearchOperations
-from gateway.admin.token_operations import TokenOperations
+from gateway.admin.token_operations import TokenOperations, elsewhere
 from gateway.asgi import GatewayApp, shield_send
 from gateway.asgi_types import App
 from gateway.front_end import FrontEnd
 from gateway.ids import new_id
 from gateway.pipeline import Pipeline
 from gateway.services.openapi import document
-from gateway.services.routes import DOCUMENTED
 from gateway.targets import Targets
 from settings import Settings
 
 REQUEST_PATH = (
-    "storage", "storage_reader", "event_log", "publisher", "cache_manager", "rate_limiter", "authenticator",
-    "router", "front_end", *SERVICES,
+    "storage", "storage_reader", "event_log", "publisher", "cache_manager", "rate_limiter", "introspector",
+    "authenticator", "router", "front_end", *SERVICES,
 )  # fmt: skip
 """The ids without which no request can be answered: /readyz watches them."""
 
@@ -49,6 +49,7 @@ def public_app(parts: Parts, front_end: FrontEnd) -> App:
         realm=settings.auth.realm,
         request_timeout=settings.server.request_timeout,
         overloaded=lambda: parts.events.refusing,
+        introspected=parts.auth is not None,
     )
     return GatewayApp(
         pipeline, TrustedProxies(settings.server.trusted_proxies), max_body=settings.server.max_body,
@@ -65,7 +66,7 @@ def admin_app(parts: Parts, bind: str, trusted: bool, listener: FrontEnd) -> App
         listener.system,
         parts.phase,
         REQUEST_PATH,
-        openapi=partial(document, DOCUMENTED),
+        openapi=partial(document, values.documented(settings)),
         before_scrape=partial(parts.lag.refresh, listener.lookup),
         engine=parts.engine.health,
     )
@@ -89,9 +90,10 @@ def operations(
     cached: bool,
 ) -> Operations:
     """What an operator can do, over the actors of *lookup*. *cached*: whether a cache manager is among them."""
+    tokens = TokenOperations(lookup, time.time, new_id, cached=cached).by_name()
     return Operations(
         {
-            **TokenOperations(lookup, time.time, new_id, cached=cached).by_name(),
+            **(elsewhere(tokens, settings.auth.introspection_url) if settings.auth.introspection_url else tokens),
             **DeadLetterOperations(lookup, GROUPS, settings.consumers.max_replays).by_name(),
             **SearchOperations(search, lookup).by_name(),
             **AuditOperations(audit, audit_key, time.time).by_name(),

@@ -2,11 +2,13 @@
 
 from random import Random
 
+from actors.authenticator.introspector import Standing as AuthStanding
 from actors.cache_manager.messages import CONFIGURATION, TOKEN_VALIDATION, USER_PROFILE
 from actors.cache_manager.second_tier import SecondTier
 from actors.cache_manager.store import KindPolicy, LocalTier
 from actors.consumers.handler import Handler
 from actors.consumers.loading import HandlerError, load_handler
+from actors.consumers.notification.mail import MailWriter
 from actors.consumers.trials import Trials
 from actors.metrics import Metrics
 from actors.publisher.buffer import EventBuffer
@@ -19,6 +21,7 @@ from backends.ports.engine import Engine
 from backends.ports.spool import Spool
 from composition import values
 from composition.audit_key import AuditKeyFile
+from composition.mail_rules import mail_rules
 from gateway.admin.control import Phase
 from gateway.admin.lag import LagGauge
 from gateway.asgi_target import AsgiApp, TargetError, load_app
@@ -39,7 +42,7 @@ class Parts:
     """Adapters, buckets, cached values, buffers, the route table, applications, counters.
 
     Raises TargetError for a route whose target does not exist, TlsError for a certificate that cannot be used,
-    RedisUrlError for a `redis.url` that cannot be read.
+    RedisUrlError for a `redis.url` that cannot be read, MailRuleError for a rule or a template,
     HandlerError for a consumer whose handler is none.
     """
 
@@ -67,6 +70,8 @@ class Parts:
             },
             Random(),
         )
+        elsewhere = settings.auth.introspection_url
+        self.auth = AuthStanding(elsewhere.partition("?")[0]) if elsewhere else None
         self.redis = redis = values.redis(settings)
         self.standing = standing = Standing()
         self.counting: SharedCounting | None = None
@@ -77,6 +82,7 @@ class Parts:
         self.events = EventBuffer(on_full="refuse" if settings.audit.on_full == "refuse" else "drop")
         self.routes = RouteTableRef(RouteTable(values.routes(settings)))
         self.policy = Policy(LimitPlan(values.limits(settings)), values.cors(settings))
+        self.mail = MailWriter(mail_rules(settings))
         self.apps = load_apps(settings)
         self.handlers = load_handlers(settings)
         self.trials = Trials()

@@ -3,9 +3,10 @@
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from actors.authenticator.messages import Principal
+from actors.authenticator.remote import RemoteAuthService, basic
 from actors.cache_manager.codec import Codec
 from actors.cache_manager.messages import CONFIGURATION, TOKEN_VALIDATION, USER_PROFILE
 from actors.consumers.handler import ConsumerOptions
@@ -30,7 +31,9 @@ from gateway.ids import new_id
 from gateway.proxy.limits import ProxyLimits
 from gateway.request import Headers
 from gateway.server import ServerLimits
-from gateway.services.routes import BUILTIN_ROUTES
+from gateway.services.auth.service import OAuth
+from gateway.services.routes import BUILTIN_ROUTES, DOCUMENTED
+from gateway.services.service import Service
 from gateway.tls import server_context
 from settings import Settings, UserConsumer
 
@@ -59,6 +62,25 @@ def redis(settings: Settings) -> "RedisEngine | None":
     # The embedded database is this process's alone, and so is what is cached of it.
     namespace = new_id() if not settings.postgres.dsn else "shared"
     return RedisEngine(settings.redis.url, settings.redis.prefix, namespace, new_id(), limits(settings))
+
+
+def auth_service(settings: Settings) -> RemoteAuthService:
+    """A client of the Auth Service elsewhere, which `auth.introspection_url` names."""
+    auth = settings.auth
+    authorization = f"Bearer {auth.introspection_token}" if auth.introspection_token else ""
+    if auth.introspection_client_id:
+        authorization = basic(auth.introspection_client_id, auth.introspection_client_secret)
+    return RemoteAuthService(auth.introspection_url, authorization, connections=auth.introspection_concurrency)
+
+
+def load_timeout(settings: Settings) -> float:
+    """Seconds that a load of the cache may take: a token waits for its turn and then for its answer."""
+    return max(5.0, 2 * settings.auth.introspection_timeout + 1)
+
+
+def documented(settings: Settings) -> Sequence[type[Service]]:
+    """The services of the OpenAPI document: no `/oauth` where that is elsewhere."""
+    return tuple(service for service in DOCUMENTED if service is not OAuth or not settings.auth.introspection_url)
 
 
 def routes(settings: Settings) -> tuple[router_messages.Route, ...]:
@@ -131,6 +153,15 @@ def extra_headers(settings: Settings) -> Headers:
 
 def senders(settings: Settings) -> Senders:
     return Senders(WebhookSender(allow_private=settings.notifications.allow_private_endpoints), email_sender(settings))
+
+
+def webhooks(settings: Settings) -> dict[str, Any]:
+    """What the `webhooks` service is made with."""
+    notifications = settings.notifications
+    return {
+        "allow_private_endpoints": notifications.allow_private_endpoints,
+        "secret_overlap": notifications.secret_overlap,
+    }
 
 
 def email_sender(settings: Settings) -> EmailSender:

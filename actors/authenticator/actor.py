@@ -10,10 +10,10 @@ from typing import Any
 import structlog
 import trio
 
-from actors.authenticator.messages import Authenticate, Failure, Principal
+from actors.authenticator.messages import Authenticate, Failure, NotValidated, Principal
 from actors.cache_manager.messages import MISS, TOKEN_VALIDATION, GetMany, Load
 from actors.metrics import Metrics
-from actors.runtime import Actor, ActorError, Later
+from actors.runtime import Actor, ActorError, Later, Reject
 
 log = structlog.get_logger(__name__)
 
@@ -49,28 +49,30 @@ class Authenticator(Actor[Authenticate]):
         except trio.WouldBlock:
             found = [MISS] * len(digests)  # a load begins with another look
         cached = dict(zip(digests, found, strict=True))
-        waiting: dict[str, list[Later]] = {}
+        waiting: dict[Authenticate, list[Later]] = {}
         now = self._wall_clock()
         answers: list[Any] = []
         for message in messages:
             value = cached[message.digest]
             if value is MISS:
                 later = self.later()
-                waiting.setdefault(message.digest, []).append(later)
+                waiting.setdefault(message, []).append(later)  # messages are equal by their digest
                 answers.append(later)
             else:
                 answers.append(self._counted(judge(value, now)))
-        for digest, laters in waiting.items():
-            self.spawn(self._load, digest, laters)
+        for message, laters in waiting.items():
+            self.spawn(self._load, message, laters)
         return answers
 
-    async def _load(self, digest: str, laters: list[Later]) -> None:
-        """Answer all who wait for *digest*. Whatever goes wrong says nothing about the token: unavailable."""
+    async def _load(self, message: Authenticate, laters: list[Later]) -> None:
+        """Answer all who wait for one token. Whatever goes wrong says nothing about the token: unavailable."""
         answer: Answer
+        load = Load(TOKEN_VALIDATION, message.digest, message.token)
         try:
-            value = await self.lookup(self._cache).ask(Load(TOKEN_VALIDATION, digest), timeout=self._load_timeout)
+            value = await self.lookup(self._cache).ask(load, timeout=self._load_timeout)
         except ActorError as error:
-            log.warning("a token could not be validated", error=repr(error))
+            if not (isinstance(error, Reject) and isinstance(error.error, NotValidated)):
+                log.warning("a token could not be validated", error=repr(error))
             answer = Failure.UNAVAILABLE
         else:
             answer = judge(value, self._wall_clock())

@@ -23,8 +23,8 @@ class HeaderFault(Enum):
     """401: one word, but no b64token, so that it cannot be a token anybody issued."""
 
 
-def parse_authorization(values: Sequence[bytes]) -> str | HeaderFault | None:
-    """The hex SHA-256 of the Bearer token in the values of all Authorization headers of one request.
+def parse_authorization(values: Sequence[bytes]) -> bytes | HeaderFault | None:
+    """The Bearer token in the values of all Authorization headers of one request; see `digest`.
 
     None: no credentials that concern us (no header, or another scheme such as Basic).
     """
@@ -42,9 +42,9 @@ def parse_authorization(values: Sequence[bytes]) -> str | HeaderFault | None:
         return HeaderFault.MALFORMED_HEADER
     if _B64TOKEN.fullmatch(token) is None:
         return HeaderFault.MALFORMED_TOKEN
-    return digest(token)
+    return token
 
 
 def digest(token: bytes) -> str:
-    """How a token is known everywhere inside: its SHA-256, 64 hex digits."""
+    """How a token is known everywhere inside: its SHA-256, 64 hex digits. From it nobody learns the token."""
     return hashlib.sha256(token).hexdigest()

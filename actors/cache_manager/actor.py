@@ -32,6 +32,7 @@ _EVICT_AGAIN_S = 0.2
 class _Flight:
     """A load under way and who waits for it. `lease`: the right to fill the second tier with what it brings."""
 
+    wanted: Load
     ticket: Ticket
     lease: Lease | None = None
     waiters: list[Later] = field(default_factory=list)
@@ -103,8 +104,8 @@ class CacheManager(Actor[Message]):
         match message:
             case GetMany(kind=kind, keys=keys):
                 return self._get_many(kind, keys)
-            case Load(kind=kind, key=key):
-                return self._load(kind, key)
+            case Load():
+                return self._load(message)
             case Invalidate(keys=names):
                 for name in names:
                     self._flights.pop(name, None)
@@ -130,7 +131,8 @@ class CacheManager(Actor[Message]):
             self._reads.inc(kind, "local", "miss" if value is MISS else "absent" if value is ABSENT else "hit")
         return values
 
-    def _load(self, kind: str, key: str) -> Any:
+    def _load(self, wanted: Load) -> Any:
+        kind, key = wanted.kind, wanted.key
         # Another load may have filled it since the asker missed.
         value = self._tier.get(kind, key, self.clock())
         if value is not MISS:
@@ -138,7 +140,7 @@ class CacheManager(Actor[Message]):
         flight = self._flights.get((kind, key))
         if flight is None:
             loader = self._loaders[kind]
-            flight = self._flights[kind, key] = _Flight(self._tier.begin_load(kind, key))
+            flight = self._flights[kind, key] = _Flight(wanted, self._tier.begin_load(kind, key))
             if self._second is not None and self._second.holds((kind, key)):
                 self._asking.add(flight)
             else:
@@ -154,7 +156,7 @@ class CacheManager(Actor[Message]):
         loaded = None
         try:
             with trio.move_on_after(self._load_timeout):
-                loaded = await loader(self.lookup, ticket.key)
+                loaded = await loader(self.lookup, flight.wanted)
         except Reject as refusal:
             error = refusal.error
         except (ActorError, StoreUnavailable) as unavailable:

@@ -3,7 +3,7 @@
 A hit never waits for a miss: `GetMany` answers at once from memory, `Load` is the slow path.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
@@ -37,11 +37,13 @@ class GetMany:
 class Load:
     """→ value | ABSENT. One load a key at a time; others that ask meanwhile share its result.
 
-    `Reject` carries the loader's error; errors are never cached.
+    `Reject` carries the loader's error; errors are never cached. *secret*: what the loader needs and the key only
+    names, such as the token behind a digest. It is forgotten when the load ends, and no `repr` shows it.
     """
 
     kind: str
     key: str
+    secret: bytes | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

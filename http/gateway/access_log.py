@@ -97,8 +97,10 @@ class ServerConfig(Config):
 
 
 def log_exchange(exchange: Exchange, ends: Ends, seconds: float) -> None:
-    """The `request` event of one request on an HTTP/1.1 connection of ours."""
+    """The `request` event of one request on an HTTP/1.1 connection of ours; `cut`: its client did not get all of the
+    answer. What could not be read has neither method nor path."""
     message = exchange.message
+    cut = {"cut": True} if exchange.is_cut else {}
     access.info(
         "request",
         method=message.method,
@@ -107,4 +109,5 @@ def log_exchange(exchange: Exchange, ends: Ends, seconds: float) -> None:
         seconds=round(seconds, 6),
         client=ends.client[0] if ends.client else "",
         request_id=exchange.request_id,
+        **cut,
     )

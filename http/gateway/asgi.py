@@ -12,11 +12,12 @@ from gateway.http1.connection import Ends
 from gateway.http1.exchange import Exchange
 from gateway.http1.parser import split_target
 from gateway.paths import PathError, canonical
-from gateway.pipeline import Admission, Pipeline
+from gateway.pipeline import Pipeline
 from gateway.problem import ProblemError
 from gateway.request import ClientGone, Headers, Request, Response
 from gateway.server import NativeApp
 from gateway.trace import traceparent
+from gateway.websocket_admission import Admission, admit_websocket
 
 _FORWARDED = (b"x-forwarded-", b"x_forwarded_", b"forwarded", b"x-real-ip")
 
@@ -29,7 +30,8 @@ class GatewayApp(NativeApp):
         body_timeout, body_rate: seconds that a body may stand still, and the bytes a second that it must come with
             beyond that, over HTTP/2; then 408.
         write_timeout: seconds in which the client must take each 64 KiB of an answer, over HTTP/2.
-        max_in_flight: requests at work at once; one more is a 503 problem. This is what keeps the others quick.
+        max_in_flight: requests at work at once, without those whose client is slow and those whose answer has begun;
+            one more is a 503 problem. This is what keeps the others quick.
 
     A client that disconnects cancels nothing: what its request started is finished, and the answer dropped.
     """
@@ -53,14 +55,13 @@ class GatewayApp(NativeApp):
         self._body_rate = body_rate
         self._write_timeout = write_timeout
         self._max_in_flight = max_in_flight
-        self._in_flight = 0
         self._new_id = new_id
 
     # HTTP/1.1.
 
     async def serve(self, exchange: Exchange, ends: Ends) -> None:
         message = exchange.message
-        if self._in_flight >= self._max_in_flight:
+        if self._pipeline.at_work >= self._max_in_flight:
             exchange.request_id = self._new_id()
             origin = next((value for name, value in message.headers if name == b"origin"), None)
             await exchange.respond(self._pipeline.shed(exchange.request_id, origin))
@@ -82,11 +83,10 @@ class GatewayApp(NativeApp):
             request.path = _path(raw_path, request.method)
         except ProblemError as error:
             return self._pipeline.refuse(request, error)
-        self._in_flight += 1
-        try:
-            return await self._pipeline.handle(request)
-        finally:
-            self._in_flight -= 1
+        return await self._pipeline.handle(request)
+
+    def unreadable(self, status: int, request_id: str) -> Response:
+        return self._pipeline.unreadable(status, request_id)
 
     def takes_upgrade(self, exchange: Exchange) -> bool:
         """A WebSocket to an upstream is tunnelled, byte for byte; one to an application is Hypercorn's to speak."""
@@ -113,7 +113,7 @@ class GatewayApp(NativeApp):
         )  # fmt: skip
         request.wire = wire
         try:
-            if self._in_flight >= self._max_in_flight:
+            if self._pipeline.at_work >= self._max_in_flight:
                 response = self._pipeline.shed(request.id, request.header(b"origin"))
             else:
                 response = await self._answer(request, scope["raw_path"])
@@ -132,7 +132,7 @@ class GatewayApp(NativeApp):
         except ProblemError as error:
             admitted: Admission = self._pipeline.refuse(request, error)
         else:
-            admitted = await self._pipeline.admit_websocket(request)
+            admitted = await admit_websocket(self._pipeline, request)
         if isinstance(admitted, Response):
             await receive()  # the handshake itself
             await self._refuse_websocket(admitted, send)

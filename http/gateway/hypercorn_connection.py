@@ -3,26 +3,28 @@
 What Hypercorn 0.18 lets one connection do to the worker or to a shutdown is stopped here, each with a test:
 an exception of a connection ended the worker; a slow reader held `send_all` for ever, as it is shielded; a
 cancelled `send_eof` left the socket open; an answer cut short kept its stream open; a task was restarted twice a
-request to watch for idleness.
+request to watch for idleness; a WebSocket was closed with input unread, whereupon the kernel takes back what was said
+last. See also `hypercorn_websocket.py`.
 """
 
 import math
 
 import trio
 from h2.errors import ErrorCodes
-from h2.events import DataReceived
+from h2.events import DataReceived, RequestReceived
 from h2.events import Event as Http2Event
 from h2.exceptions import ProtocolError
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState, LifespanState
 
 from gateway.http1.connection import ConnectionLimits, Ends
+from gateway.hypercorn_websocket import BoundedBuffer, WebSocketProtocol
 
 _CHUNK = 64 * 1024
 _CLOSE_TIMEOUT_S = 1.0
@@ -78,6 +80,12 @@ class Http2(H2Protocol):
             pass  # it is closed already
         await self._flush()
 
+    async def _create_stream(self, request: RequestReceived) -> None:
+        await super()._create_stream(request)
+        stream = self.streams.get(request.stream_id)
+        if isinstance(stream, WSStream):
+            stream.buffer = BoundedBuffer(self.config.websocket_max_message_size)
+
     async def _close_stream(self, stream_id: int) -> None:
         buffer = self.stream_buffers.get(stream_id)
         if not self.closed and buffer is not None and not buffer._complete:
@@ -114,6 +122,8 @@ class HypercornConnection(TCPServer):
         self._idle = trio.CancelScope(deadline=trio.current_time() + limits.header_timeout)
         self._is_idle = True
         self._reading = True
+        self._ended = False
+        """What the client still sends is read, for a while, and thrown away."""
 
     def close_if_idle(self) -> None:
         """Close now if no request is in flight. With one, `context.terminated` closes it after the answer."""
@@ -142,7 +152,7 @@ class HypercornConnection(TCPServer):
             if self._h2:
                 self.protocol = Http2(*arguments, self.protocol_send)  # type: ignore[assignment]
             else:
-                self.protocol = ProtocolWrapper(*arguments, self.protocol_send, "http/1.1")
+                self.protocol = WebSocketProtocol(*arguments, self.protocol_send)  # type: ignore[assignment]
             await self.protocol.initiate()
             group.spawn(self._watch_idle)
             await self._read_data()
@@ -154,7 +164,7 @@ class HypercornConnection(TCPServer):
             case RawData():
                 await self._write(event.data)
             case Closed():
-                await self._close()
+                await self._end()
                 await self._tell_closed()
             case Updated(idle=idle):
                 self._is_idle = idle
@@ -182,15 +192,40 @@ class HypercornConnection(TCPServer):
         with trio.move_on_after(_CLOSE_TIMEOUT_S):
             await self.protocol.handle(Closed())
 
+    async def _read_data(self) -> None:
+        while True:
+            try:
+                data = await self.stream.receive_some(_CHUNK)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                break
+            if not self._ended:
+                await self.protocol.handle(RawData(data))
+            if not data:
+                break
+        await self.protocol.handle(Closed())
+
+    async def _end(self) -> None:
+        """Say goodbye, and close at once or when the client has, too: it must not lose what it was told last."""
+        if self._h2 or not self._reading:
+            await self._close()
+        elif not self._ended:
+            self._ended = True
+            self._idle.deadline = trio.current_time() + _CLOSE_TIMEOUT_S
+            await self._say_end()
+
     async def _close(self) -> None:
         """Say goodbye if there is time, and close whatever happens."""
+        try:
+            await self._say_end()
+        finally:
+            self.stream.socket.close()
+
+    async def _say_end(self) -> None:
         try:
             with trio.move_on_after(_CLOSE_TIMEOUT_S, shield=True):
                 await self.stream.send_eof()
         except (trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError):
             pass  # they are gone, or it is closed already
-        finally:
-            self.stream.socket.close()
 
     async def _watch_idle(self) -> None:
         with self._idle:

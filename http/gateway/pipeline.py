@@ -8,12 +8,13 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import structlog
 import trio
 
 from actors.authenticator.bearer import HeaderFault, parse_authorization
+from actors.authenticator.bearer import digest as digest_of
 from actors.authenticator.messages import Authenticate, Failure, Principal
 from actors.metrics import Metrics
 from actors.publisher.messages import Publish
@@ -25,13 +26,13 @@ from actors.runtime import Reject
 from backends.ports.stores import AuditEntry
 from gateway import ids
 from gateway.address import limit_key
-from gateway.asgi_types import Receive, Scope, Send
 from gateway.cors import METHODS, CorsPolicy, decorate, is_preflight, preflight
+from gateway.dressed_wire import DressedWire
 from gateway.identity import without_identity
 from gateway.limits import Buckets, LimitPlan, together
 from gateway.problem import ProblemError, problem
-from gateway.refusals import Challenges, of_failure, other_method, over_limit, timed_out, unavailable
-from gateway.request import ClientGone, Duplex, Request, Response, Wire
+from gateway.refusals import Challenges, of_failure, other_method, over_limit, timed_out, unavailable, unreadable
+from gateway.request import ClientGone, Request, Response, Wire
 from gateway.services.events import audit_event, outcome
 
 log = structlog.get_logger(__name__)
@@ -70,18 +71,6 @@ class Target(Protocol):
         ...
 
 
-@runtime_checkable
-class WebSocketTarget(Protocol):
-    """A target that an application may be talked to through by WebSocket."""
-
-    async def websocket(
-        self, request: Request, resolved: Resolved, scope: Scope, receive: Receive, send: Send
-    ) -> None: ...
-
-
-Admission = Response | tuple[WebSocketTarget, Resolved]
-
-
 class TargetLookup(Protocol):
     def of(self, route: Route) -> Target: ...
 
@@ -95,7 +84,7 @@ class Policy:
 
 
 @dataclass(slots=True)
-class _Exchange:
+class Exchange:
     """What one request has come to so far; read when it is answered, however it ended."""
 
     request: Request
@@ -106,6 +95,8 @@ class _Exchange:
     audited: bool = False
     status: int = 0
     """Of an answer that is on its way, streamed."""
+    waits: bool = False
+    """For its client, to send more of the body."""
     deadline: trio.CancelScope = field(default_factory=trio.CancelScope)
 
 
@@ -123,6 +114,7 @@ class Pipeline:
     Args:
         request_timeout: seconds from here to the answer; then 504.
         overloaded: whether audits could not be kept now; then 503 before any work.
+        introspected: whether the authenticator needs tokens themselves, for an Auth Service elsewhere.
         now: Unix seconds, for audits.
     """
 
@@ -140,6 +132,7 @@ class Pipeline:
         realm: str = "weir",
         request_timeout: float = 10.0,
         overloaded: Callable[[], bool] = lambda: False,
+        introspected: bool = False,
         new_id: Callable[[], str] = ids.new_id,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -148,11 +141,15 @@ class Pipeline:
         self._router = router
         self._publisher = publisher
         self._table = table
-        self._targets = targets
+        self.targets = targets
         self._policy = policy
         self._challenges = Challenges(realm)
         self._timeout = request_timeout
+        self.at_work = 0
+        """Requests whose answer has not begun, without those that wait for their client: a slow one takes up a
+        connection, of which each address has so many, and nobody else's turn."""
         self._overloaded = overloaded
+        self._introspected = introspected
         self._new_id = new_id
         self._now = now
         self._limit_headers = RateLimitHeaders()
@@ -164,49 +161,38 @@ class Pipeline:
     async def handle(self, request: Request) -> Response:
         """Answer *request*. Raises ClientGone, and nothing else but for cancellation; work that actors were asked
         for goes on then. A response that is `sent` was streamed."""
-        exchange = _Exchange(request, trio.current_time())
+        exchange = Exchange(request, trio.current_time())
         if is_preflight(request):
-            return self._count(exchange, self._with_id(request, preflight(self._policy.cors, request)))
+            return self.count(exchange, self._with_id(request, preflight(self._policy.cors, request)))
+        self.at_work += 1
         try:
-            response = await self._answer(exchange, partial(self._stages, exchange))
+            response = await self.answer(exchange, partial(self._stages, exchange))
         except BaseException:  # cancelled, or nobody is there: what was forwarded may have happened
             if exchange.audited:
-                self._audit(exchange, "failed", 0)
+                self.audit(exchange, "failed", 0)
             raise
+        finally:
+            if not exchange.status:
+                self.at_work -= 1
         if response.sent:
             if exchange.audited:
-                self._audit(exchange, outcome(response.status), response.status)
+                self.audit(exchange, outcome(response.status), response.status)
             return response
-        return self._finish(exchange, response)
+        return self.finish(exchange, response)
 
     def leads_upstream(self, path: str) -> bool:
         """Whether the route of *path* leads out of this process."""
         found = self._table.current.lookup(path)
         return found is not None and not isinstance(found[0].target, str)
 
-    async def admit_websocket(self, request: Request) -> Admission:
-        """Let the handshake *request* through the stages: who is to have it, or the answer that refuses it."""
-        admitted: list[tuple[WebSocketTarget, Resolved]] = []
-
-        async def stages() -> Response:
-            resolved = await self._admit(exchange)
-            target = self._targets.of(resolved.route)
-            if not isinstance(target, WebSocketTarget):
-                raise ProblemError(403, "no WebSocket is served here")
-            admitted.append((target, resolved))
-            return Response(101)
-
-        exchange = _Exchange(request, trio.current_time())
-        response = await self._answer(exchange, stages)
-        if not admitted:
-            return self._finish(exchange, response)
-        self._count(exchange, response)
-        self._audit(exchange, outcome(response.status), response.status)
-        return admitted[0]
-
     def refuse(self, request: Request, error: ProblemError) -> Response:
         """The answer to a request that is none: it could not be read. Dressed like any other answer."""
-        return self._finish(_Exchange(request, trio.current_time()), error.response(request.id))
+        return self.finish(Exchange(request, trio.current_time()), error.response(request.id))
+
+    def unreadable(self, status: int, request_id: str) -> Response:
+        """The answer to what no parser could read as a request."""
+        self._requests.inc(NO_ROUTE, str(status))
+        return unreadable(status, request_id)
 
     def shed(self, request_id: str, origin: bytes | None) -> Response:
         """The answer to a request that is one too many: 503, before anything is done for it. Cheap, for a server that
@@ -219,7 +205,8 @@ class Pipeline:
 
     # The stages.
 
-    async def _answer(self, exchange: _Exchange, stages: Callable[[], Awaitable[Response]]) -> Response:
+    async def answer(self, exchange: Exchange, stages: Callable[[], Awaitable[Response]]) -> Response:
+        """What *stages* answer within the deadline, or the answer to how they failed, bare. Raises ClientGone."""
         request = exchange.request
         exchange.deadline.deadline = exchange.started + self._timeout
         try:
@@ -240,7 +227,7 @@ class Pipeline:
             log.exception("a request failed", request_id=request.id, route=exchange.route)
             return problem(500, "the server failed; the request's id is in its log", request.id)
 
-    async def _admit(self, exchange: _Exchange) -> Resolved:
+    async def admit(self, exchange: Exchange) -> Resolved:
         """Limits, authentication, routing."""
         request = exchange.request
         request.headers = without_identity(request.headers)
@@ -253,23 +240,23 @@ class Pipeline:
         auth = "required" if found is None else found[0].auth
         exchange.route = NO_ROUTE if found is None else found[0].prefix
         credentials = parse_authorization([value for name, value in request.headers if name == b"authorization"])
-        digest = credentials if isinstance(credentials, str) else None
+        digest = digest_of(credentials) if isinstance(credentials, bytes) else None
         plan = self._policy.limits
         await self._limit(exchange, plan.before_authentication(limit_key(request.client), digest))
         if auth != "none":
-            request.principal = await self._authenticate(credentials, required=auth == "required")
+            request.principal = await self._authenticate(credentials, digest, required=auth == "required")
             if request.principal is not None:
                 await self._limit(exchange, plan.after_authentication(request.principal.subject))
         resolved = await self._resolve(request)
         exchange.route = resolved.route.prefix
         return resolved
 
-    async def _stages(self, exchange: _Exchange) -> Response:
+    async def _stages(self, exchange: Exchange) -> Response:
         request = exchange.request
         if request.path == "*" and request.method == "OPTIONS":
             return Response(204, [(b"allow", METHODS)])
-        resolved = await self._admit(exchange)
-        target = self._targets.of(resolved.route)
+        resolved = await self.admit(exchange)
+        target = self.targets.of(resolved.route)
         exchange.audited = target.audited
         if request.wire is not None:
             if resolved.route.max_body is not None:
@@ -277,15 +264,13 @@ class Pipeline:
             await self._connect_wire(exchange, request.wire, target.streams)
         return await target.handle(request, resolved)
 
-    async def _connect_wire(self, exchange: _Exchange, wire: Wire, streams: bool) -> None:
+    async def _connect_wire(self, exchange: Exchange, wire: Wire, streams: bool) -> None:
         if streams:
-            exchange.request.wire = _DressedWire(self, exchange, wire)
+            exchange.request.wire = DressedWire(self, exchange, wire)
         elif wire.has_body:
-            exchange.deadline.deadline = math.inf  # a slow upload has deadlines of its own
-            exchange.request.body = await wire.read()
-            exchange.deadline.deadline = trio.current_time() + self._timeout
+            exchange.request.body = await self.upload(exchange, wire.read)
 
-    async def _limit(self, exchange: _Exchange, buckets: Buckets) -> None:
+    async def _limit(self, exchange: Exchange, buckets: Buckets) -> None:
         if not buckets:
             return
         verdict: Verdict = await self._rate_limiter.ask(Check(buckets))
@@ -293,18 +278,21 @@ class Pipeline:
         if verdict.retry_after_s:
             raise _Refused(over_limit(verdict))
 
-    async def _authenticate(self, credentials: str | HeaderFault | None, *, required: bool) -> Principal | None:
+    async def _authenticate(
+        self, credentials: bytes | HeaderFault | None, digest: str | None, *, required: bool
+    ) -> Principal | None:
         """The caller; None: nobody, which only an `optional` route admits. Bad credentials it refuses, too."""
         match credentials:
-            case None:
-                if required:
-                    raise _Refused(self._challenges.missing())
-                return None
             case HeaderFault.MALFORMED_HEADER:
                 raise _Refused(self._challenges.malformed())
             case HeaderFault.MALFORMED_TOKEN:
                 raise _Refused(self._challenges.invalid())
-        answer: Principal | Failure = await self._authenticator.ask(Authenticate(credentials))
+        if credentials is None or digest is None:
+            if required:
+                raise _Refused(self._challenges.missing())
+            return None
+        token = credentials if self._introspected else None
+        answer: Principal | Failure = await self._authenticator.ask(Authenticate(digest, token))
         match answer:
             case Failure.INVALID_TOKEN:
                 raise _Refused(self._challenges.invalid())
@@ -322,58 +310,65 @@ class Pipeline:
             raise _Refused(self._challenges.of_routing(refused.error)) from None
         return resolved
 
-    async def upload(self, exchange: _Exchange, take: Callable[[], Awaitable[bytes]]) -> bytes:
+    async def upload(self, exchange: Exchange, take: Callable[[], Awaitable[bytes]]) -> bytes:
         """A part of the body. A slow upload has deadlines of its own: the request's counts from the part on."""
         if exchange.status:
             return await take()
         exchange.deadline.deadline = math.inf
+        exchange.waits = True
+        self.at_work -= 1
         try:
             return await take()
         finally:
+            exchange.waits = False
             if not exchange.status:  # an answer that has begun meanwhile takes as long as it does
                 exchange.deadline.deadline = trio.current_time() + self._timeout
+                self.at_work += 1
 
     # The answer.
 
-    def dress(self, exchange: _Exchange, response: Response) -> Response:
+    def dress(self, exchange: Exchange, response: Response) -> Response:
         """The head of an answer that is streamed, as it goes out. From here on it may take as long as it does."""
+        if not exchange.status and not exchange.waits:
+            self.at_work -= 1
         exchange.status = response.status
         exchange.deadline.deadline = math.inf
         return self._dressed(exchange, response)
 
-    def _cut(self, exchange: _Exchange, error: Exception) -> Response:
+    def _cut(self, exchange: Exchange, error: Exception) -> Response:
         """Too late for another answer: what the client got must not look whole."""
         log.warning("an answer was cut short", request_id=exchange.request.id, route=exchange.route, error=repr(error))
         if exchange.request.wire is not None:
             exchange.request.wire.cut()
         return Response(exchange.status, sent=True)
 
-    def _finish(self, exchange: _Exchange, response: Response) -> Response:
+    def finish(self, exchange: Exchange, response: Response) -> Response:
+        """*response* as it goes out, counted and audited."""
         if exchange.refused:
-            self._audit(exchange, "denied", response.status)
+            self.audit(exchange, "denied", response.status)
         elif exchange.audited:
-            self._audit(exchange, outcome(response.status), response.status)
+            self.audit(exchange, outcome(response.status), response.status)
         return self._dressed(exchange, response)
 
-    def _dressed(self, exchange: _Exchange, response: Response) -> Response:
+    def _dressed(self, exchange: Exchange, response: Response) -> Response:
         request, headers = exchange.request, response.headers
         if exchange.verdict is not None:
             kept = [item for item in headers if item[0] not in _REPLACED]
             headers = kept + self._limit_headers.build(exchange.verdict)
         headers = decorate(self._policy.cors, request.header(b"origin"), headers)
-        return self._count(exchange, self._with_id(request, Response(response.status, headers, response.body)))
+        return self.count(exchange, self._with_id(request, Response(response.status, headers, response.body)))
 
     def _with_id(self, request: Request, response: Response) -> Response:
         headers = [item for item in response.headers if item[0] != b"x-request-id"]
         headers.append((b"x-request-id", request.id.encode()))
         return Response(response.status, headers, response.body)
 
-    def _count(self, exchange: _Exchange, response: Response) -> Response:
+    def count(self, exchange: Exchange, response: Response) -> Response:
         self._requests.inc(exchange.route, str(response.status))
         self._latency.observe(trio.current_time() - exchange.started, exchange.route)
         return response
 
-    def _audit(self, exchange: _Exchange, outcome: str, status: int) -> None:
+    def audit(self, exchange: Exchange, outcome: str, status: int) -> None:
         request = exchange.request
         entry = AuditEntry(
             id=self._new_id(),
@@ -387,31 +382,3 @@ class Pipeline:
             client=request.client,
         )
         self._publisher.try_tell(Publish(audit_event(entry, request.traceparent)))
-
-
-class _DressedWire:
-    """The client's wire as a target gets it: the head it starts goes out like any other answer's."""
-
-    def __init__(self, pipeline: Pipeline, exchange: _Exchange, wire: Wire) -> None:
-        self._pipeline = pipeline
-        self._exchange = exchange
-        self._wire = wire
-        self.has_body = wire.has_body
-        self.length = wire.length
-        self.body_limit = wire.body_limit
-        self.switches = wire.switches
-        self.wait_closed = wire.wait_closed
-        self.write = wire.write
-        self.cut = wire.cut
-
-    async def receive(self) -> bytes:
-        return await self._pipeline.upload(self._exchange, self._wire.receive)
-
-    async def read(self) -> bytes:
-        return await self._pipeline.upload(self._exchange, self._wire.read)
-
-    async def start(self, response: Response) -> None:
-        await self._wire.start(self._pipeline.dress(self._exchange, response))
-
-    async def switch(self, response: Response) -> Duplex:
-        return await self._wire.switch(self._pipeline.dress(self._exchange, response))

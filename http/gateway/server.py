@@ -31,7 +31,8 @@ from gateway.http1.heads import Heads
 from gateway.http1.transport import PlainTransport, TlsTransport
 from gateway.hypercorn_connection import HypercornConnection, Replay
 from gateway.lifespan import Lifespan
-from gateway.request import Headers
+from gateway.refusals import unreadable
+from gateway.request import Headers, Response
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +55,10 @@ class NativeApp(ABC):
     @abstractmethod
     async def serve(self, exchange: Exchange, ends: Ends) -> None:
         """Answer one request. Raises ClientGone."""
+
+    @abstractmethod
+    def unreadable(self, status: int, request_id: str) -> Response:
+        """The answer to what could not be read as a request."""
 
     @abstractmethod
     def takes_upgrade(self, exchange: Exchange) -> bool:
@@ -118,6 +123,7 @@ class Server:
         self._heads = Heads(extra=extra)
         self._serve_one = app.serve if isinstance(app, NativeApp) else AsgiServe(app, self._state)
         self._takes_upgrade = app.takes_upgrade if isinstance(app, NativeApp) else takes_no_upgrade
+        self._refuse = app.unreadable if isinstance(app, NativeApp) else unreadable
         self._accepting = trio.CancelScope()
         self._live: set[Connection] = set()
         self._accepted = 0
@@ -283,7 +289,7 @@ class Server:
         wrap = PlainTransport if isinstance(stream, trio.SocketStream) else TlsTransport
         transport = wrap(stream, limits.write_timeout)  # type: ignore[arg-type]
         connection = Http1Connection(
-            transport, ends, self._serve_one, self._takes_upgrade, limits, self._heads, self._log
+            transport, ends, self._serve_one, self._takes_upgrade, limits, self._heads, self._log, self._refuse
         )
         if self._context.terminated.is_set():
             connection.closing = True

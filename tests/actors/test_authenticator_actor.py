@@ -4,12 +4,13 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+import structlog
 import trio
 from actor_helpers import Scripted, child, counts, gather, tree
 from trio.testing import MockClock
 
 from actors.authenticator.actor import Authenticator
-from actors.authenticator.messages import Authenticate, Failure, Principal
+from actors.authenticator.messages import Authenticate, AuthServiceAway, Failure, Principal
 from actors.cache_manager.messages import ABSENT, MISS, TOKEN_VALIDATION, GetMany, Load
 from actors.metrics import Metrics
 from actors.runtime import Child, System
@@ -116,6 +117,31 @@ async def test_an_auth_service_that_fails_says_nothing_about_the_token(autojump_
     async with tree(*TokenCache({}, load).tree(metrics)) as system:
         assert await authenticate(system, "a") == [Failure.UNAVAILABLE]
     assert counts(metrics, "weir_authentications_total") == {("unavailable",): 1}
+
+
+async def test_the_token_goes_along_with_the_load_alone_and_shows_nowhere(autojump_clock: MockClock) -> None:
+    cache = TokenCache({"hit": principal("hit")}, lambda key: answered(principal(key)))
+    async with tree(*cache.tree()) as system:
+        for digest in ("hit", "miss"):
+            await system.ref("authenticator").ask(Authenticate(digest, b"hush"))
+        lookups, load = cache.seen[:-1], cache.seen[-1]
+        assert load.secret == b"hush"
+        assert not [lookup for lookup in lookups if b"hush" in getattr(lookup, "keys", ())]
+        assert "hush" not in repr((load, Authenticate("miss", b"hush"), system.snapshot()))
+
+
+async def answered(value: Any) -> Any:
+    return value
+
+
+async def test_an_auth_service_that_is_away_is_not_logged_for_each_request(autojump_clock: MockClock) -> None:
+    async def load(key: str) -> Any:
+        raise AuthServiceAway("no answer")
+
+    async with tree(*TokenCache({}, load).tree()) as system:
+        with structlog.testing.capture_logs() as lines:
+            assert await authenticate(system, "a", "b") == [Failure.UNAVAILABLE] * 2
+        assert lines == []
 
 
 async def test_a_load_that_hangs_is_unavailable_after_its_deadline(autojump_clock: MockClock) -> None:

@@ -1,25 +1,23 @@
 """The Authorization header, as RFC 6750 has it."""
 
-from hashlib import sha256
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.authenticator.bearer import HeaderFault, digest, parse_authorization
+from actors.authenticator.bearer import HeaderFault, parse_authorization
 
 B64TOKEN = "ABCXYZabcxyz0189-._~+/"
 
 
 @pytest.mark.parametrize("scheme", [b"Bearer", b"bearer", b"BEARER", b"bEaReR"])
 def test_the_scheme_is_case_insensitive(scheme: bytes) -> None:
-    assert parse_authorization([scheme + b" abc"]) == sha256(b"abc").hexdigest()
+    assert parse_authorization([scheme + b" abc"]) == b"abc"
 
 
 @given(st.text(B64TOKEN, min_size=1, max_size=80), st.integers(0, 3), st.integers(1, 3))
-def test_every_b64token_has_its_digest(body: str, padding: int, spaces: int) -> None:
+def test_every_b64token_is_taken_as_it_is(body: str, padding: int, spaces: int) -> None:
     token = (body + "=" * padding).encode()
-    assert parse_authorization([b"Bearer" + b" " * spaces + token]) == digest(token)
+    assert parse_authorization([b"Bearer" + b" " * spaces + token]) == token
 
 
 @pytest.mark.parametrize("values", [[], [b"Basic dXNlcjpwYXNz"], [b'Digest username="x", realm="y"'], [b"Bearerx abc"]])
@@ -55,4 +53,4 @@ def test_a_word_that_is_no_b64token_is_an_invalid_token(token: bytes) -> None:
 @given(st.lists(st.binary(max_size=40), max_size=3))
 def test_any_bytes_get_an_answer(values: list[bytes]) -> None:
     result = parse_authorization(values)
-    assert result is None or isinstance(result, HeaderFault) or len(result) == 64
+    assert result is None or isinstance(result, HeaderFault | bytes)

@@ -1,5 +1,7 @@
 """The `cache_manager` actor: one load at a time, and none that brings back the past."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from functools import partial
 from random import Random
@@ -44,7 +46,7 @@ class Database:
         self.gate = trio.Event()
         self.gate.set()
 
-    async def load(self, lookup: Callable[[str], Ref[Any]], key: str) -> Loaded:
+    async def load(self, lookup: Callable[[str], Ref[Any]], wanted: Load) -> Loaded:
         self.loads += 1
         value, gate = self.value, self.gate
         await gate.wait()
@@ -163,7 +165,7 @@ class BrokenLoader:
     def __init__(self, error: Exception) -> None:
         self.errors = [error]
 
-    async def load(self, lookup: Any, key: str) -> Loaded:
+    async def load(self, lookup: Any, wanted: Load) -> Loaded:
         if self.errors:
             raise self.errors.pop()
         return Loaded("fine")
@@ -197,6 +199,28 @@ async def test_a_loader_that_hangs_is_given_up_and_holds_up_nobody(autojump_cloc
         assert isinstance(refused.value.error, StoreUnavailable)
         database.gate.set()
         assert await cache.ask(LOAD) == "old"
+
+
+async def test_a_secret_reaches_the_loader_and_is_forgotten_when_the_load_ends(autojump_clock: MockClock) -> None:
+    class Secret:
+        """Unlike bytes, it can be watched."""
+
+    seen: list[str] = []
+
+    async def load(lookup: Any, wanted: Load) -> Loaded:
+        seen.append(type(wanted.secret).__name__)
+        await trio.sleep(1)
+        return Loaded("value")
+
+    secret: Any = Secret()
+    kept = weakref.ref(secret)
+    async with tree(manager(load)) as system:
+        await system.ref("cache_manager").ask(Load(TOKEN_VALIDATION, "digest", secret))
+        assert seen == ["Secret"]
+        del secret
+        await wait_all_tasks_blocked()
+        gc.collect()
+        assert kept() is None
 
 
 async def test_an_asker_who_leaves_does_not_take_the_load_along(autojump_clock: MockClock) -> None:
@@ -252,9 +276,9 @@ async def test_entities_are_loaded_through_the_reader_for_as_long_as_they_live()
 
     async with tree(child("storage_reader", partial(Scripted, read, []))) as system:
         load = entity_loader("user", lambda: 100.0)
-        assert await load(system.ref, "a") == Loaded(for_ever)
-        assert await load(system.ref, "b") == Loaded(mortal, 30.0)
-        assert await load(system.ref, "c") == Loaded(None)
+        assert await load(system.ref, Load(USER_PROFILE, "a")) == Loaded(for_ever)
+        assert await load(system.ref, Load(USER_PROFILE, "b")) == Loaded(mortal, 30.0)
+        assert await load(system.ref, Load(USER_PROFILE, "c")) == Loaded(None)
 
 
 async def test_tokens_are_loaded_through_the_auth_service_for_as_long_as_they_live() -> None:
@@ -265,5 +289,5 @@ async def test_tokens_are_loaded_through_the_auth_service_for_as_long_as_they_li
 
     async with tree(child("oauth", partial(Scripted, introspect, []))) as system:
         load = token_loader(lambda: 100.0)
-        assert await load(system.ref, "digest") == Loaded(ann, 30.0)
-        assert await load(system.ref, "unknown") == Loaded(None)
+        assert await load(system.ref, Load(TOKEN_VALIDATION, "digest")) == Loaded(ann, 30.0)
+        assert await load(system.ref, Load(TOKEN_VALIDATION, "unknown")) == Loaded(None)

@@ -53,9 +53,9 @@ class Instance:
         self.loads = 0
         self.delay = 0.0
 
-    async def load(self, lookup: Any, key: str) -> Loaded:
+    async def load(self, lookup: Any, wanted: Load) -> Loaded:
         self.loads += 1
-        value = self.database.get(key)
+        value = self.database.get(wanted.key)
         await trio.sleep(self.delay)
         return Loaded(value)
 

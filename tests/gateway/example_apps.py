@@ -72,3 +72,33 @@ invents_a_status = sends(999)
 
 class Holder:
     app: Any = staticmethod(echo)
+
+
+async def repeats(scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends back every WebSocket message."""
+    if scope["type"] == "lifespan":
+        return
+    assert scope["type"] == "websocket"
+    assert (await receive())["type"] == "websocket.connect"
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": message.get("text"), "bytes": message.get("bytes")})
+
+
+async def large(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers a GET with 16 MiB, part by part, and anything else with the size of its body."""
+    if scope["type"] == "lifespan":
+        return
+    if scope["method"] == "GET":
+        await send({"type": "http.response.start", "status": 200})
+        for _ in range(256):
+            await send({"type": "http.response.body", "body": b"*" * 65536, "more_body": True})
+        await send({"type": "http.response.body"})
+        return
+    size, more = 0, True
+    while more:
+        message = await receive()
+        size += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": b"%d" % size})

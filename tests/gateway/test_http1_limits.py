@@ -191,6 +191,35 @@ async def test_a_request_above_the_cap_in_flight_is_told_when_to_come_again() ->
         assert (await here.ask(OPEN))[0] == 200
 
 
+@pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
+async def test_a_slow_body_and_an_answer_that_has_begun_take_nobodys_turn(streams: bool) -> None:
+    begun = trio.Event()
+
+    async def answer(request: Request) -> Response:
+        wire = request.wire
+        if request.method == "GET" or not streams or wire is None:
+            return Response(200)
+        await wire.read()
+        await wire.start(Response(200))
+        begun.set()
+        await trio.sleep_forever()
+        return Response(200, sent=True)
+
+    upload = b"POST /open HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na"
+    async with front(answer=answer, max_in_flight=1) as here:
+        here.world.target.streams = streams
+        async with await here.connect() as first, await here.connect() as second:
+            await first.send_all(upload)
+            await second.send_all(upload)
+            await until(lambda: len(here.world.router.asked) == 2)
+            if streams:
+                await first.send_all(b"b")
+                await begun.wait()
+            assert here.world.pipeline.at_work == 0
+            here.world.target.streams = False
+            assert (await here.ask(OPEN))[0] == 200
+
+
 async def test_one_connection_has_so_many_requests_and_is_told_of_the_last() -> None:
     async with serving(hello, max_requests=3) as here, await here.connect() as stream:
         await stream.send_all(GET * 5)

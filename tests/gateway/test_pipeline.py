@@ -319,3 +319,12 @@ async def test_what_was_passed_on_is_audited_though_the_connection_was_cut(autoj
     with trio.move_on_after(1):
         await world.get("/orders/9")
     assert [(entry.outcome, entry.status) for entry in world.publisher.audits] == [("failed", 0)]
+
+
+async def test_a_token_goes_no_further_than_its_digest_unless_the_auth_service_needs_it() -> None:
+    for introspected, carried in ((False, None), (True, b"good")):
+        world = World(introspected=introspected)
+        assert (await world.get("/users/1")).status == 200
+        (asked,) = world.authenticator.asked
+        assert (asked.digest, asked.token) == (ALICE.digest, carried)
+        assert "good" not in repr([world.limiter.asked, world.authenticator.asked, world.publisher.audits])

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from settings import Bind, ConfigError, Limit, Route, Settings, describe_changes, load
+from settings import Bind, ConfigError, Limit, MailRule, Route, Settings, describe_changes, load
 from settings_reader import defaults
 
 Load = Callable[..., Settings]
@@ -82,6 +82,14 @@ def test_a_bind_is_host_and_port_and_prints_as_it_was_written(read: Load, text: 
     assert str(bind) == text
 
 
+def test_rules_in_a_file_replace_the_default_ones(read: Load, tmp_path: Path) -> None:
+    assert [rule.template for rule in read("").notifications.rules] == ["user.created", "user.updated", "user.deleted"]
+    assert read("notifications.rules = []").notifications.rules == ()
+    own = read("[notifications]\ntemplates = 'mail'\n" + MAIL_RULE).notifications
+    assert own.rules == (MailRule(events=("user.*",), to=("a@b.c",), template="x.txt"),)
+    assert own.templates == tmp_path / "mail"
+
+
 def test_trusted_proxies_are_networks(read: Load) -> None:
     settings = read('server.trusted_proxies = ["10.0.0.0/8", "192.0.2.7", "fd00::/8"]')
     assert settings.server.trusted_proxies == (
@@ -89,6 +97,26 @@ def test_trusted_proxies_are_networks(read: Load) -> None:
         ipaddress.ip_network("192.0.2.7/32"),
         ipaddress.ip_network("fd00::/8"),
     )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://auth.example/introspect?realm=a&b=c", "https://[2001:db8::1]:8443/i", "http://127.0.0.1:9/i",
+        "http://[::1]/i", "http://localhost:9000/oauth/introspect", "https://auth.example",
+    ],
+)  # fmt: skip
+def test_an_auth_service_elsewhere_is_https_or_on_this_machine(read: Load, url: str) -> None:
+    assert read(f'auth.introspection_url = "{url}"').auth.introspection_url == url
+    allowed = read('[auth]\nintrospection_url = "http://auth/i"\nintrospection_allow_http = true')
+    assert allowed.auth.introspection_url == "http://auth/i"
+
+
+def test_credentials_for_the_auth_service_show_in_no_repr(read: Load) -> None:
+    by_secret = 'introspection_client_id = "weir"\nintrospection_client_secret = "hush"'
+    for credentials in (by_secret, 'introspection_token = "hush"'):
+        settings = read(f'[auth]\nintrospection_url = "https://auth/i"\n{credentials}')
+        assert "hush" not in repr(settings)
 
 
 @pytest.mark.parametrize(
@@ -306,6 +334,8 @@ BIND = 'must be host:port, such as "127.0.0.1:8000", "0.0.0.0:8000" or "[::1]:80
 ORIGIN = 'must be an exact origin: "scheme://host" or "scheme://host:port", without a path or a slash at the end'
 TARGET = 'must be "service:NAME", "asgi:package.module:app" or "http://host:port" (or https) without a path'
 SMTP = 'must be "smtp://host:port" without user or password, or "" for .eml files under data.dir/outbox'
+ENDPOINT = 'must be "https://host/path" without user, password and fragment, or ""'
+REMOTE = '[auth]\nintrospection_url = "https://auth/i"\n'
 REDIS = (
     'must be "redis://user:password@host:port/db" (rediss:// with TLS), "unix:///path" or '
     '"redis+sentinel://host:port,host:port/service", or "" for none; a Cluster is not supported'
@@ -327,6 +357,7 @@ def limit(**changes: str | None) -> str:
     return table("limits", LIMIT, changes)
 
 
+MAIL_RULE = '[[notifications.rules]]\nevents = ["user.*"]\nto = ["a@b.c"]\ntemplate = "x.txt"\n'
 CONSUMER = {"name": '"billing"', "topics": '["orders"]', "handler": '"shop.billing:on_change"'}
 
 
@@ -418,6 +449,13 @@ def route(**changes: str | None) -> str:
         ('cors.origins = ["*", "https://a.example"]', 'cors.origins = ["*", "https://a.example"]: "*" must '
          "stand alone and without cors.allow_credentials; list the exact origins"),
         # notifications
+        (MAIL_RULE.replace('to = ["a@b.c"]', ""), "notifications.rules[0].to: must be given"),
+        (MAIL_RULE.replace('["a@b.c"]', "[]"), "notifications.rules[0].to = []: must be a list with at least 1 entry"),
+        (MAIL_RULE.replace('"x.txt"', '" "'),
+         'notifications.rules[0].template = " ": must be text on one line, and not blank'),
+        (MAIL_RULE + "chnged = []",
+         "unknown key notifications.rules[0].chnged; did you mean notifications.rules[0].changed?"),
+        ('notifications.templates = ""', 'notifications.templates = "": must name a folder, such as "var"'),
         ('notifications.smtp = "mail:25"', f'notifications.smtp = "mail:25": {SMTP}'),
         ('notifications.smtp = "smtp://me:pw@mail:25"', f'notifications.smtp = "smtp://…@mail:25": {SMTP}'),
         ('notifications.from_address = "weir"', 'notifications.from_address = "weir": must be like "weir@host"'),
@@ -461,8 +499,28 @@ def route(**changes: str | None) -> str:
         ('kafka.bootstrap = "a:9092,b:9092"', f'postgres.dsn = "": must be set beside kafka.bootstrap: {COMBINATIONS}'),
         ("postgres.pool_size = 1", "postgres.pool_size = 1: must be at least 2"),
         ('postgres.timeout = "0s"', 'postgres.timeout = "0s": must be above zero'),
-        ('auth.introspection_url = "https://a"', 'auth.introspection_url = "…": this build validates tokens with '
-         "its own Auth Service; leave it empty"),
+        ('auth.introspection_url = "auth.example"', f'auth.introspection_url = "auth.example": {ENDPOINT}'),
+        ('auth.introspection_url = "https://me:pw@auth/i"', f'auth.introspection_url = "https://…@auth/i": {ENDPOINT}'),
+        ('auth.introspection_url = "https://auth/i#x"', f'auth.introspection_url = "https://auth/i#x": {ENDPOINT}'),
+        ('auth.introspection_url = "https://a:99999/i"', f'auth.introspection_url = "https://a:99999/i": {ENDPOINT}'),
+        ('auth.introspection_url = "http://auth/i"', 'auth.introspection_url = "http://auth/i": must be https://, as '
+         "tokens go there; auth.introspection_allow_http = true sends them in the clear"),
+        ('auth.introspection_token = "hush"', 'auth.introspection_token = "…": must be empty without '
+         "auth.introspection_url"),
+        ('auth.introspection_client_id = "weir"', 'auth.introspection_client_id = "weir": must be empty without '
+         "auth.introspection_url"),
+        ('auth.introspection_token = "hush hush"', 'auth.introspection_token = "…": must be one Bearer token'),
+        (REMOTE + 'introspection_client_secret = "hush\\n"', 'auth.introspection_client_secret = "…": must be text on '
+         "one line"),
+        (REMOTE + 'introspection_client_secret = "hush"', 'auth.introspection_client_secret = "…": must come with '
+         "auth.introspection_client_id"),
+        (REMOTE + 'introspection_client_id = "weir"', 'auth.introspection_client_id = "weir": must come with '
+         "auth.introspection_client_secret"),
+        (REMOTE + 'introspection_client_id = "weir"\nintrospection_client_secret = "s"\nintrospection_token = "hush"',
+         'auth.introspection_client_id = "weir": must be empty when auth.introspection_token is given: one of them'),
+        (REMOTE + 'introspection_timeout = "3s"', 'auth.introspection_timeout = "3s": must be at most a quarter of '
+         "server.request_timeout"),
+        (REMOTE + "introspection_concurrency = 0", "auth.introspection_concurrency = 0: must be at least 1"),
         # limits
         (limit(burst="0"), "limits[0].burst = 0: must be at least 1"),
         (limit(burst=None), "limits[0].burst: must be given"),

@@ -1,7 +1,8 @@
 """Operations on tokens and OAuth clients: the Auth Service's own writes, asked for by the operator."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from functools import wraps
 from typing import Any
 
 from actors.cache_manager.messages import TOKEN_VALIDATION, Invalidate
@@ -86,6 +87,22 @@ class TokenOperations:
     def _cause(self) -> Cause:
         ids = (self._new_id(), self._new_id(), self._new_id())
         return Cause(_OPERATOR, self._new_id(), self._now(), ids)
+
+
+def elsewhere(operations: Mapping[str, Callable[..., Awaitable[Any]]], url: str) -> dict[str, Callable[..., Any]]:
+    """*operations* where the Auth Service is not the built-in one: each says so in place of what it does."""
+
+    def refusing(operation: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        @wraps(operation)
+        async def refuse(**_: Any) -> Any:
+            raise OperationError(
+                f"tokens and clients are those of the Auth Service behind auth.introspection_url ({url}): "
+                "issue, list and revoke them there"
+            )
+
+        return refuse
+
+    return {name: refusing(operation) for name, operation in operations.items()}
 
 
 def _seconds(text: str) -> float:

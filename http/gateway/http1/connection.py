@@ -18,7 +18,7 @@ from gateway.http1.parser import PREFACE, HeadLimits, Message, RequestParser, he
 from gateway.http1.transport import Transport
 from gateway.ids import new_id
 from gateway.refusals import unreadable
-from gateway.request import ClientGone
+from gateway.request import ClientGone, Response
 
 # Requests answered without a wait in between, before others get a turn.
 _TURN = 16
@@ -66,12 +66,16 @@ class Handover:
 Serve = Callable[[Exchange, Ends], Awaitable[None]]
 """Answers one request. Raises ClientGone when there is nobody to answer; anything else is a fault."""
 
+Refuse = Callable[[int, str], Response]
+"""The answer to what could not be read: from its status, and the id that it is given."""
+
 Takes = Callable[[Exchange], bool]
 """Whether `Serve` itself answers a WebSocket handshake; else it is handed over."""
 
 
 class Http1Connection:
-    """*serve* is called for each request in turn. *on_answer*: called with each exchange that is over (the log)."""
+    """*serve* is called for each request in turn. *on_answer*: called with each answer that is over, whole or cut (the
+    log). *refuse* makes the answer to what is no request."""
 
     def __init__(
         self,
@@ -82,6 +86,7 @@ class Http1Connection:
         limits: ConnectionLimits,
         heads: Heads,
         on_answer: Callable[[Exchange, Ends, float], None] | None = None,
+        refuse: Refuse = unreadable,
     ) -> None:
         self.transport = transport
         self.heads = heads
@@ -97,6 +102,9 @@ class Http1Connection:
         self._takes_upgrade = takes_upgrade
         self._limits = limits
         self._on_answer = on_answer
+        self._refusal = refuse
+        self._exchange: Exchange | None = None
+        """The one whose answer is being made."""
         self._scope = trio.CancelScope()
         self._idle = True
         self._first = True
@@ -115,7 +123,10 @@ class Http1Connection:
     def abort(self) -> None:
         """Cut it now, in the middle of whatever it does."""
         self._scope.cancel()
-        self.transport.abort()
+        if self._exchange is not None and self._exchange.is_open:
+            self.transport.reset()
+        else:
+            self.transport.abort()
 
     async def run(self) -> Handover | None:
         """Until either side is done; the transport is still open then. Raises what `serve` raises."""
@@ -148,7 +159,8 @@ class Http1Connection:
                 if handover := await self._upgrade(message):
                     return handover
                 self.closing = True  # what follows the handshake is nobody's, unless it is switched
-            await self._answer(message)
+            exchange = Exchange(self, message)
+            await self._answer(exchange, self._serve(exchange, self._ends))
             if self.closing:
                 await self._linger()
                 return None
@@ -197,24 +209,35 @@ class Http1Connection:
         self.closing = True
         exchange = Exchange(self, Message())
         exchange.message.complete = True
-        await exchange.respond(unreadable(status, new_id()))
+        exchange.request_id = new_id()
+        response = self._refusal(status, exchange.request_id)
+        await self._answer(exchange, exchange.respond(response))
 
     async def _upgrade(self, message: Message) -> Handover | None:
         if self._takes_upgrade(Exchange(self, message)) or self.parser.rest is None:
             return None
         return Handover(head_of(message) + b"".join(message.parts) + self.parser.rest)
 
-    async def _answer(self, message: Message) -> None:
-        exchange = Exchange(self, message)
+    async def _answer(self, exchange: Exchange, answer: Awaitable[None]) -> None:
+        """Wait for *answer*, and log it. Raises ClientGone for one that was cut, and what *answer* raises."""
         started = trio.current_time()
-        await self._serve(exchange, self._ends)
-        await exchange.finish()
+        self._exchange = exchange
+        try:
+            await answer
+            await exchange.finish()
+        except BaseException:
+            if not exchange.done:
+                exchange.cut()
+            raise
+        finally:
+            self._exchange = None
+            if exchange.is_cut and exchange.is_open:
+                self.transport.reset()  # an end might be taken for that of an answer that told no length
+            if self._on_answer is not None and exchange.started:
+                self._on_answer(exchange, self._ends, trio.current_time() - started)
         if exchange.is_cut:
-            self.transport.reset()
             raise ClientGone
-        if self._on_answer is not None:
-            self._on_answer(exchange, self._ends, trio.current_time() - started)
-        if not message.complete and not self.closing:
+        if not exchange.message.complete and not self.closing:
             with trio.move_on_after(_LINGER_S) as timeout:
                 await exchange.discard_body()
             self.closing = timeout.cancelled_caught

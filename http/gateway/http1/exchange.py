@@ -75,6 +75,7 @@ class Exchange:
         self.started = False
         """The head of an answer is out."""
         self.done = False
+        """And so is all of it."""
         self.is_cut = False
         self.switched = False
         self._continued = not message.expects_continue
@@ -162,9 +163,10 @@ class Exchange:
             if not told:
                 framing += b"content-length: %d\r\n" % len(body)
         self.status = status
-        self.started = self.done = True
+        self.started = True
         head = self._peer.heads.of(status, headers, framing)
         await self._peer.transport.send(head if head_only or not body else head + body)
+        self.done = True
 
     async def start(self, response: Response) -> None:
         self._settle_body()
@@ -197,15 +199,20 @@ class Exchange:
             self._left -= len(data)
         await self._peer.transport.send(data)
 
+    @property
+    def is_open(self) -> bool:
+        """Some of the answer is out, and not all of it."""
+        return self.started and not self.done
+
     async def finish(self) -> None:
         """End a streamed answer; one that is shorter than it said is cut."""
         if self.done or self.switched:
             return
         if self._left:
             self.cut()
-        self.done = True
         if self._chunked and not self.is_cut:
             await self._peer.transport.send(b"0\r\n\r\n")
+        self.done = not self.is_cut
 
     def cut(self) -> None:
         self.is_cut = True

@@ -85,6 +85,10 @@ class Service(Actor[Any]):
         """Answer a message that is no `ServiceRequest`."""
         return Reject(TypeError(f"{type(self).__name__} does not understand {type(message).__name__}"))
 
+    def refusal(self, method: str, rest: str, path: str) -> ProblemError:
+        """The answer to a request that is no operation."""
+        return self._table.refusal(method, rest, path)
+
     # What subclasses build their operations from.
 
     async def read_through(self, call: Call) -> Response:
@@ -213,7 +217,7 @@ class Service(Actor[Any]):
 
     def _refuse(self, message: ServiceRequest) -> Response:
         request = message.request
-        refusal = self._table.refusal(request.method, message.rest, request.path)
+        refusal = self.refusal(request.method, message.rest, request.path)
         self.audit(request, _subject(request), f"{request.method} {self.prefix}", request.path, refusal.status)
         return refusal.response(request.id)
 
