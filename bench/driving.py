@@ -48,19 +48,20 @@ def drive(peer: HttpPeer, session: Session, load: Callable[[], Result]) -> Sampl
     return Sample(result["rate"], result, problems)
 
 
-def closed_loop(peer: HttpPeer, session: Session, mode: str) -> Sample:
-    """`read` or `write` as fast as it answers; its rate is kept as the peer's maximum."""
-    sample = drive(peer, session, lambda: python_load(peer, session, mode))
-    session.maxima[session.peer, mode] = sample.figure
+def closed_loop(peer: HttpPeer, session: Session, mode: str, paths: Path | None = None) -> Sample:
+    """`read` or `write` as fast as it answers; its rate is kept as the peer's maximum, unless it is of *paths*."""
+    sample = drive(peer, session, lambda: python_load(peer, session, mode, paths=paths))
+    if paths is None:
+        session.maxima[session.peer, mode] = sample.figure
     return sample
 
 
-def python_load(peer: HttpPeer, session: Session, mode: str, *more: str) -> Result:
-    """Run `bench.load` with *more* arguments."""
+def python_load(peer: HttpPeer, session: Session, mode: str, *more: str, paths: Path | None = None) -> Result:
+    """Run `bench.load` with *more* arguments. What is read are *paths*, by default the peer's."""
     command = [sys.executable, "-m", "bench.load", mode, "--url", peer.url, "--warmup", str(session.warmup_s)]
     command += ["--connections", str(session.connections), "--seconds", str(session.seconds), *more]
     if mode == "read":
-        command += ["--paths", str(peer.paths)]
+        command += ["--paths", str(paths or peer.paths)]
     out, _ = run(command, session, session.warmup_s + session.seconds, {"BENCH_TOKEN": peer.token})
     if not out:
         raise Failed(f"the load client failed on {mode} {peer.url}")

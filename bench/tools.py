@@ -5,19 +5,27 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.process import Skipped
+from bench.process import ROOT, Skipped
 
 HOW = {
     "vegeta": "`make bench` installs it when Go is on PATH",
     "h2load": "apt-get install nghttp2-client",
     "nginx": "apt-get install nginx-light (1.18 or newer, with auth_request)",
+    "redis-server": "`make services` installs it",
+    "postgres": "`make services` installs it",
+    "kafka": "`make services` installs it (it needs Java 17 or newer)",
 }
 # Beside our own interpreter, where `make bench` puts them; and where Debian keeps servers, which is not on every PATH.
+KAFKA, POSTGRES = ROOT / ".services" / "kafka" / "libs", Path("/usr/lib/postgresql")
 FOLDERS = (str(Path(sys.executable).parent), "/usr/sbin", "/usr/local/sbin")
 
 
 def find(name: str) -> str | None:
     """The path of the program *name*, one of `HOW`."""
+    if name == "kafka":
+        return next(map(str, KAFKA.glob("kafka_*.jar")), None) if shutil.which("java") else None
+    if name == "postgres":
+        return next(map(str, POSTGRES.glob("*/bin/postgres")), None) or shutil.which(name)
     found = shutil.which(name)
     for folder in FOLDERS:
         found = found or shutil.which(name, path=folder)

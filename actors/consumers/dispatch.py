@@ -119,6 +119,21 @@ class Dispatcher:
                         still.append(lane)
             hungry = still
 
+    def take_marked(self, after: Call) -> Call | None:
+        """A call like *after*, which is over, of the same partition; None where that needs a mark first, or where calls
+        take records of all partitions. Counts as running."""
+        lane = after.parts[0].lane
+        if self.exclusive or not lane.open or not lane.ready() or lane.suspects() or not self._slots(lane):
+            return None
+        records, _ = lane.take(self._options.batch)
+        if not records:
+            return None
+        if max(record.offset for record in records) >= lane.tracker.mark:
+            lane.put_back(records)
+            lane.finish(records)
+            return None
+        return self._start(Call([self._part(lane, records)]))
+
     def _slots(self, lane: Lane | None = None) -> bool:
         if self.running >= self._options.concurrency:
             return False

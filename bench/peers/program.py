@@ -1,7 +1,9 @@
 """A side of a micro bench: a program that does one piece of work, and prints what it measured."""
 
 import json
+import os
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.process import ROOT, TAIL_LINES, Failed, pin
@@ -16,10 +18,14 @@ class Program:
     """`python -m MODULE WORK` in a process of its own for each sample, on the server's core."""
 
     needs: tuple[str, ...] = ()
+    seconds, warmup_s = SECONDS, WARMUP_S
+    """At most; a session may ask for less."""
 
     def __init__(self, python: Path, module: str) -> None:
         self._python, self._module = python, module
         self.kind = module  # nobody else can do its rows' work
+        self.env: Mapping[str, str] = {}
+        self.more: Sequence[str] = ()
 
     def start(self, session: Session) -> None:
         if not self._python.exists():
@@ -34,8 +40,9 @@ class Program:
     def measure(self, work: str, session: Session) -> Sample:
         """Run the program on *work*. Raises `Failed` when it fails or hangs."""
         command = [str(self._python), "-m", self._module, work]
-        command += ["--seconds", str(min(SECONDS, session.seconds)), "--warmup", str(min(WARMUP_S, session.warmup_s))]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        command += ["--seconds", str(min(self.seconds, session.seconds))]
+        command += ["--warmup", str(min(self.warmup_s, session.warmup_s)), *self.more]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": {**os.environ, **self.env}}
         with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as child:  # type: ignore[call-overload]
             pin(child.pid, session.layout.server_core)
             try:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from bench.driving import closed_loop, drive
-from bench.peers.fastapi_peer import FastApi
+from bench.peers import PEERS
 from bench.peers.http_peer import HttpPeer
 from bench.process import Failed
 from bench.registry import Row, Sample, Session
@@ -20,22 +20,30 @@ def own(peer: HttpPeer, session: Session, mode: str) -> float:
     return SHARE * known
 
 
-def ahead_of_fastapi(_: HttpPeer, session: Session, mode: str) -> float:
-    """`AHEAD` of the FastAPI peer's maximum, measured now (beside the idle server) when no session has done so."""
-    known = session.maxima.get(("fastapi", mode))
-    if known is None:
-        folder = session.folder / "fastapi"
-        folder.mkdir()
-        other, beside = FastApi(), replace(session, folder=folder, peer="fastapi", thorough=False)
-        try:
-            other.start(beside)
-            sample = closed_loop(other, beside, mode)
-        finally:
-            other.stop()
-        if sample.problems:
-            raise Failed(f"the FastAPI peer's maximum: {'; '.join(sample.problems)}")
-        known = sample.figure
-    return AHEAD * known
+def ahead_of(name: str, times: float) -> Callable[[HttpPeer, Session, str], float]:
+    """*times* the maximum of the peer *name*, measured now (beside the idle server) when no session has done so."""
+
+    def rate(_: HttpPeer, session: Session, mode: str) -> float:
+        known = session.maxima.get((name, mode))
+        return times * (maximum_of(name, session, mode) if known is None else known)
+
+    return rate
+
+
+def maximum_of(name: str, session: Session, mode: str) -> float:
+    """Start the peer *name* and saturate it. Raises `Failed`."""
+    folder = session.folder / name
+    folder.mkdir()
+    other, beside = PEERS[name](), replace(session, folder=folder, peer=name, thorough=False)
+    assert isinstance(other, HttpPeer)
+    try:
+        other.start(beside)
+        sample = closed_loop(other, beside, mode)
+    finally:
+        other.stop()
+    if sample.problems:
+        raise Failed(f"the maximum of {name}: {'; '.join(sample.problems)}")
+    return sample.figure
 
 
 def p99(peer: HttpPeer, session: Session, mode: str, rate_of: Callable[[HttpPeer, Session, str], float]) -> Sample:
@@ -51,6 +59,6 @@ def row(name: str, what: str, mode: str, rate_of: Callable[[HttpPeer, Session, s
 
 ROWS = (
     row("reads-70", "p99 of cached reads at 70 % of the own maximum", "read", own),
-    row("reads-110", "p99 of cached reads at 110 % of FastAPI's maximum", "read", ahead_of_fastapi),
+    row("reads-110", "p99 of cached reads at 110 % of FastAPI's maximum", "read", ahead_of("fastapi", AHEAD)),
     row("writes-70", "p99 of durable writes at 70 % of the own maximum", "write", own),
 )

@@ -10,6 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from actors.consumers.dead_letters import describe
+from actors.consumers.done_map import decode
 from actors.consumers.handler import ConsumerOptions
 from actors.consumers.retry import Permanent
 from actors.consumers.trials import Trials
@@ -452,3 +453,40 @@ async def took(keys: int, total: int) -> float:
     async with running(log, search=consumer(Working(), options=options)):
         await finished.wait()
         return trio.current_time() - began
+
+
+async def test_calls_that_take_no_time_share_a_task(autojump_clock: MockClock) -> None:
+    tasks: list[Any] = []
+
+    class Tasks(Recorder):
+        async def handle(self, events: Sequence[Any]) -> None:
+            tasks.append(trio.lowlevel.current_task())
+            await super().handle(events)
+
+    log = log_with(*(record(f"e{n}", key=f"k{n % 50}") for n in range(200)))
+    handler = Tasks()
+    async with running(log, search=consumer(handler, options=PARALLEL)):
+        await trio.sleep(1)
+    assert sorted(handler.done) == sorted(f"e{n}" for n in range(200))
+    for key in range(50):
+        assert [id for id in handler.done if int(id[1:]) % 50 == key] == [f"e{n}" for n in range(key, 200, 50)]
+    assert len(set(tasks)) <= 100
+    assert log.committed["search", PARTITION] == 200
+
+
+async def test_no_record_is_in_hand_that_the_commits_do_not_name(autojump_clock: MockClock) -> None:
+    """A kill leaves what was marked to be tried alone, and nothing else."""
+    log = log_with(*(record(f"e{n}", key=f"k{n}") for n in range(300)))
+    beyond: list[int] = []
+
+    class Looking(Recorder):
+        async def handle(self, events: Sequence[Any]) -> None:
+            mark = decode(log.committed["search", PARTITION], log.metadata["search", PARTITION]).mark
+            beyond.extend(each.record.offset for each in events if each.record.offset >= mark)
+            await super().handle(events)
+
+    handler = Looking()
+    async with running(log, search=consumer(handler, options=PARALLEL)):
+        await trio.sleep(1)
+    assert len(handler.done) == 300
+    assert beyond == []

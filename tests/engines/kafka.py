@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -32,8 +32,9 @@ class Broker:
     with *proxied* (it gets that listener's port and returns the proxy's) there is one.
     """
 
-    def __init__(self, folder: Path, proxied: Callable[[int], int] | None = None) -> None:
+    def __init__(self, folder: Path, proxied: Callable[[int], int] | None = None, jvm: Sequence[str] = JVM) -> None:
         self._folder = folder
+        self._jvm = jvm
         self._proxied_port = free_port() if proxied else 0
         self._proxy_port = proxied(self._proxied_port) if proxied else 0
         self._java = java()
@@ -60,6 +61,11 @@ class Broker:
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def start(self, *, wait: bool = True) -> None:
         """Returns when the broker takes requests, or at once without *wait*."""
@@ -114,7 +120,7 @@ class Broker:
 
     def _command(self, *arguments: str) -> list[str]:
         logging = f"-Dlog4j2.configurationFile={Path(__file__).parent / 'kafka-log4j2.properties'}"
-        return [self._java, *JVM, logging, "-cp", f"{LIBS}/*", *arguments]
+        return [self._java, *self._jvm, logging, "-cp", f"{LIBS}/*", *arguments]
 
     def _configuration(self) -> str:
         users = " ".join(f'user_{name}="{password}"' for name, password in USERS.items())

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -31,8 +31,9 @@ OPTIONS = ("fsync=off", "full_page_writes=off", "shared_buffers=64MB", "max_conn
 class Server:
     """One server. Its port and its data stay over `kill`, `stop` and `start`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, options: Sequence[str] = OPTIONS) -> None:
         self.folder = folder
+        self._options = options
         self.port = free_port()
         self._data = folder / "data"
         self._log = folder / "server.log"
@@ -56,8 +57,13 @@ class Server:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def start(self, *, wait: bool = True) -> None:
-        options = [part for option in (*OPTIONS, f"port={self.port}", f"unix_socket_directories={self.folder}")
+        options = [part for option in (*self._options, f"port={self.port}", f"unix_socket_directories={self.folder}")
                    for part in ("-c", option)]  # fmt: skip
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -80,7 +86,7 @@ class Server:
 
     def stop(self) -> None:
         """As an administrator does it: open transactions are rolled back, connections are told."""
-        self._signal([self._pid()], signal.SIGINT)
+        self._signal([self.pid], signal.SIGINT)
         self._wait_for_end()
 
     def kill(self) -> None:
@@ -127,13 +133,9 @@ class Server:
         self.start()
         self.execute(f"CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'")
 
-    def _pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
     def _pids(self) -> list[int]:
         """The server's process first, so that it starts no more of the others."""
-        pid = self._pid()
+        pid = self.pid
         children = Path(f"/proc/{pid}/task/{pid}/children")
         return [pid, *map(int, children.read_text().split())] if children.exists() else [pid]
 
