@@ -13,10 +13,10 @@ if sys.version_info < (3, 11) or find_spec("trio") is None:
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import structlog
@@ -34,6 +34,7 @@ from actors.consumers.invalidation import CacheInvalidation
 from actors.consumers.loading import HandlerError
 from actors.consumers.notification.consumer import NotificationConsumer
 from actors.consumers.notification.deliveries import Deliveries
+from actors.consumers.notification.dormant import DormantDeliveries
 from actors.consumers.notification.endpoint import EndpointDeliveries
 from actors.consumers.notification.mail import MailWriter
 from actors.consumers.search.handler import SearchHandler
@@ -83,8 +84,9 @@ DEFAULT_CONFIG = Path(__file__).parent / "config.toml"
 
 
 def tree(parts: Parts, sockets: Listening) -> Supervisor:
-    """The whole tree. Started from top to bottom, stopped from bottom to top."""
-    settings, metrics, engine = parts.settings, parts.metrics, parts.engine
+    """The whole tree of a process, as far as its roles go. Started from top to bottom, stopped from bottom to top."""
+    settings, metrics, engine, spooling = parts.settings, parts.metrics, parts.engine, parts.spooling
+    gateway, consumers = (role in settings.server.roles for role in ("gateway", "consumers"))
     admin = partial(partial, admin_app, parts, sockets.admin_bind(settings))
     service: dict[str, Any] = {"new_id": new_id, "now": time.time, "metrics": metrics}
     outgoing: dict[str, Any] = {"metrics": metrics, "policy": values.retry_policy(settings)}
@@ -95,7 +97,7 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
         TOKEN_VALIDATION: token_loader(time.time),
     }
     return Supervisor("root", children=[
-        _child("admin", partial(FrontEnd, "admin", admin(False), sockets.admin, metrics)),
+        *_when(not sockets.worker, _child("admin", partial(FrontEnd, "admin", admin(False), sockets.admin, metrics))),
         _child("control", partial(FrontEnd, "control", admin(True), sockets.control, metrics)),
         Supervisor("state", strategy="one_for_one", intensity=None, children=[
             _child("storage", partial(StorageWriter, engine.entities(), metrics), shutdown=20.0),
@@ -104,16 +106,21 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
             _child("event_log", partial(EventLogActor, engine.event_log(), values.topics(settings), metrics),
                    shutdown=20.0),
             _child("storage_maintenance", partial(
-                StorageMaintenance, values.housekeeping(engine, settings, parts.audit, parts.audit_key), metrics)),
-            _child("publisher", partial(Publisher, parts.events, metrics, spool=parts.spool), shutdown=20.0),
+                StorageMaintenance, values.housekeeping(engine, settings, parts.audit, parts.audit_key, spooling),
+                metrics)),
+            _child("publisher", partial(Publisher, parts.events, metrics, spool=spooling and spooling.spool),
+                   shutdown=20.0),
             *_outbox(parts),
             *_redis(parts),
+            # Whoever works them off is another process, and finds there what an operator resets here.
+            *_when(not consumers, _child("deliveries", partial(DormantDeliveries, engine.deliveries(), time.time))),
         ]),
         # On the request path nobody gives up: a child that keeps failing stays in capped backoff, and
         # /readyz says so.
-        Supervisor("request_path", intensity=None, children=[
+        *_when(gateway, Supervisor("request_path", intensity=None, children=[
             _child("cache_manager", partial(CacheManager, parts.cached, loaders, metrics, second=parts.second),
                    on_crash="retry_once"),
+            _child("invalidation", partial(CacheInvalidation, metrics=metrics, broadcast=engine.broadcast())),
             _child("rate_limiter", _limiter(parts), on_crash="retry_once"),
             _child("authenticator", partial(Authenticator, metrics, time.time), on_crash="retry_once"),
             Supervisor("services", intensity=None, children=[
@@ -126,12 +133,11 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
                 _child("audit_service", partial(AuditService, parts.audit, **service)),
                 _child("openapi", partial(OpenApi, DOCUMENTED, **service)),
             ]),
-        ]),
-        Supervisor("consumers", intensity=None, children=[
+        ])),
+        *_when(consumers, Supervisor("consumers", intensity=None, children=[
             _child("audit", partial(Consumer, "audit", (AUDIT,), AuditHandler(parts.audit), **group)),
             _child("notification", partial(NotificationConsumer, engine.deliveries(), MailWriter(), **group)),
             _child("search", partial(Consumer, "search", (ENTITY_CHANGED,), SearchHandler(parts.search), **group)),
-            _child("invalidation", partial(CacheInvalidation, metrics=metrics, broadcast=engine.broadcast())),
             # An actor for each endpoint with something due, `delivery:ENDPOINT`; `deliveries` starts and stops them.
             DynamicSupervisor("endpoints", partial(EndpointDeliveries, engine.deliveries(), values.senders(settings),
                                                    trio.CapacityLimiter(64), **outgoing),
@@ -142,17 +148,23 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
                      partial(Consumer, own.name, own.topics, parts.handlers[own.name], options=values.user_options(own),
                              **{**group, "policy": values.retry_policy(settings, own.attempts)}))
               for own in settings.consumer),
-        ]),
-        Supervisor("routing", intensity=None, children=[
+        ])),
+        *_when(gateway, Supervisor("routing", intensity=None, children=[
             *(_child(name, partial(AsgiLifespan, app)) for name, app in parts.apps.items()),
             _child("router", partial(Router, parts.routes, metrics), on_crash="retry_once"),
             # An actor for each upstream of a route, `upstream:URL`; a reload starts and stops them.
             DynamicSupervisor("upstreams", Upstream, mailbox=Mailbox(16), max_children=4096, intensity=None),
-        ]),
-        _child("front_end", partial(FrontEnd, "public", partial(public_app, parts), sockets.public, metrics,
-                                    values.server_limits(settings), log_requests=settings.log.requests,
-                                    tls=parts.tls, extra=values.extra_headers(settings)), shutdown=20.0),
+        ]), _child("front_end", partial(FrontEnd, "public", partial(public_app, parts), sockets.public, metrics,
+                                        values.server_limits(settings), log_requests=settings.log.requests,
+                                        tls=parts.tls, extra=values.extra_headers(settings)), shutdown=20.0)),
     ])  # fmt: skip
+
+
+N = TypeVar("N")
+
+
+def _when(condition: bool, *children: N) -> Sequence[N]:
+    return children if condition else ()
 
 
 def _limiter(parts: Parts) -> Callable[[], Any]:
@@ -187,8 +199,8 @@ def run(config: Path) -> int:
     """Run the server; its exit code."""
     settings = read_settings(config)
     configure_logging(settings.log.level, settings.log.format, sys.stderr)
-    with made_engine(settings) as engine, made_spool(settings) as spool, listening(settings) as sockets:
-        parts = Parts(settings, engine, spool)
+    with made_engine(settings) as engine, made_spool(settings) as spooling, listening(settings) as sockets:
+        parts = Parts(settings, engine, spooling)
         try:
             trio.run(serve, tree(parts, sockets), parts, sockets, partial(read_settings, config))
         except SupervisorGaveUp as error:

@@ -52,7 +52,8 @@ async def serve(declared: Supervisor, parts: Parts, sockets: Listening, reread: 
             ) as system,
         ):
             expose(parts.metrics, system)
-            await _look_after_upstreams(parts, system)
+            if parts.gateway:
+                await _look_after_upstreams(parts, system)
             # Everything that lives as long as the process is there: no collection needs to look at it again.
             gc.collect()
             gc.freeze()
@@ -69,6 +70,8 @@ async def _drain(parts: Parts, system: System) -> None:
     server = parts.settings.server
     parts.phase.draining = True
     end = trio.current_time() + server.shutdown_deadline
+    if not parts.gateway:
+        return  # what is in hand, the tree's stop brings to an end
     await trio.sleep(server.drain_delay)
     # Half of what is left is the tree's: its actors have work of their own to bring to an end.
     try:
@@ -81,19 +84,20 @@ async def _reload(parts: Parts, system: System, reread: Callable[[], Settings]) 
     """Take over what can change while running; a file that is wrong changes nothing."""
     try:
         new = reread()
-        routes = values.routes(new)
-        targets(parts, system.ref).check(routes)
         tls = values.tls(new)
+        if parts.gateway:
+            targets(parts, system.ref).check(values.routes(new))
     except (ConfigError, TargetError, TlsError) as error:
         log.error("not reloaded, the old settings stay", problem=str(error))
         return
     changes = describe_changes(parts.settings, new)
-    try:
-        await system.ref("rate_limiter").ask(limiter_messages.Reload(values.limits(new)), timeout=5.0)
-        await system.ref("router").ask(router_messages.Reload(routes), timeout=5.0)
-    except ActorError as error:
-        log.error("not reloaded: ask again when the tree is well", problem=str(error))
-        return
+    if parts.gateway:
+        try:
+            await system.ref("rate_limiter").ask(limiter_messages.Reload(values.limits(new)), timeout=5.0)
+            await system.ref("router").ask(router_messages.Reload(values.routes(new)), timeout=5.0)
+        except ActorError as error:
+            log.error("not reloaded: ask again when the tree is well", problem=str(error))
+            return
     parts.policy.limits, parts.policy.cors = LimitPlan(values.limits(new)), values.cors(new)
     server = parts.settings.server
     if (tls is None) == (parts.tls.current is None):  # else it is among what needs a restart
@@ -104,7 +108,8 @@ async def _reload(parts: Parts, system: System, reread: Callable[[], Settings]) 
     parts.settings = replace(
         parts.settings, server=server, cors=new.cors, limits=new.limits, routes=new.routes, log=new.log
     )
-    await _look_after_upstreams(parts, system)
+    if parts.gateway:
+        await _look_after_upstreams(parts, system)
     log.info("reloaded", changed=changes.reload, needs_restart=changes.restart)
 
 

@@ -230,9 +230,10 @@ class Publisher(Actor[Publish | Flush]):
 
     async def _deliver_forever(self, spool: Spool) -> None:
         while True:
-            if not spool.events:
+            while not spool.events:
                 self._spooled = trio.Event()
-                await self._spooled.wait()
+                with trio.move_on_after(_SYNC_S):  # what another process left comes into the spool by nobody's hand
+                    await self._spooled.wait()
             await self._deliver(spool)
 
     async def _deliver(self, spool: Spool) -> None:
