@@ -12,6 +12,7 @@ if sys.version_info < (3, 11) or find_spec("trio") is None:
     sys.exit(2)
 
 import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -43,7 +44,7 @@ from actors.outbox.actor import OutboxRelay
 from actors.publisher.actor import Publisher
 from actors.rate_limiter.actor import RateLimiter, SharedRateLimiter
 from actors.router.actor import Router
-from actors.runtime import Child, DynamicSupervisor, Mailbox, Pool, Supervisor, SupervisorGaveUp
+from actors.runtime import Backoff, Child, DynamicSupervisor, Mailbox, Pool, Supervisor, SupervisorGaveUp
 from actors.shared_store.actor import SharedStore
 from actors.storage.maintenance import StorageMaintenance
 from actors.storage.reader import StorageReader
@@ -54,11 +55,12 @@ from backends.ports.events import AUDIT, ENTITY_CHANGED
 from backends.redis.errors import RedisUrlError
 from composition import values
 from composition.apps import admin_app, public_app
-from composition.engines import engine_to_look_at, made_engine, made_spool
+from composition.engines import data_directory, engine_in, engine_to_look_at, made_engine, made_spool, with_instance_id
 from composition.listening import Listening, listening
 from composition.operating import open_operations
 from composition.parts import Parts, load_apps, load_handlers
 from composition.process import serve
+from composition.workers import Workforce, code_of, of_worker, serve_workers, worker_command
 from gateway.admin.commands import commands
 from gateway.admin.console import config_option
 from gateway.asgi_target import AsgiLifespan, TargetError
@@ -76,7 +78,9 @@ from gateway.services.users.service import Users
 from gateway.services.webhooks.service import Webhooks
 from gateway.sockets import BindError
 from gateway.tls import TlsError
-from settings import ConfigError, Settings, load
+from gateway.workers.actor import Roller, Worker
+from gateway.workers.lifeline import Lifeline
+from settings import ConfigError, Settings, load, read_file
 
 log = structlog.get_logger("weir")
 
@@ -195,10 +199,30 @@ def _child(id: str, factory: Callable[[], Any], **options: Any) -> Child:
     return Child(id, factory, mailbox=Mailbox(4096), **options)
 
 
+def parent_tree(force: Workforce, sockets: Listening) -> Supervisor:
+    """The tree of a parent: the operator's listeners, and an actor for each process, whose own tree is `tree`."""
+    settings = force.settings
+    app = partial(partial, force.app, sockets.admin_bind(settings))
+    deadline = settings.server.shutdown_deadline
+    # A worker that ends again and again comes back ever later, and after ten times in a minute the parent gives up:
+    # whoever runs the server is to know.
+    return Supervisor("root", intensity=10, period=60.0, children=[
+        _child("admin", partial(FrontEnd, "admin", app(False), sockets.admin, force.metrics)),
+        _child("control", partial(FrontEnd, "control", app(True), sockets.control, force.metrics)),
+        *(_child(id, partial(Worker, number, force.launch, force.fleet, drain=deadline, stop=deadline / 2),
+                 start_timeout=60.0, shutdown=deadline, backoff=Backoff(max=2.0))
+          for number, id in enumerate(force.ids, 1)),
+        _child("roll", partial(Roller, force.ids)),
+    ])  # fmt: skip
+
+
 def run(config: Path) -> int:
     """Run the server; its exit code."""
-    settings = read_settings(config)
+    content = read_file(config)
+    settings = read_settings(config, content)
     configure_logging(settings.log.level, settings.log.format, sys.stderr)
+    if settings.server.workers > 1:
+        return run_parent(config, settings, content)
     with made_engine(settings) as engine, made_spool(settings) as spooling, listening(settings) as sockets:
         parts = Parts(settings, engine, spooling)
         try:
@@ -210,9 +234,54 @@ def run(config: Path) -> int:
     return 0
 
 
-def read_settings(config: Path) -> Settings:
+def run_parent(config: Path, settings: Settings, content: str) -> int:
+    """Run the server as several processes; its exit code."""
+
+    def reread() -> tuple[Settings, str]:
+        content = read_file(config)
+        return read_settings(config, content), content
+
+    with data_directory(settings), listening(settings) as sockets:
+        force = Workforce(settings, content, worker_command(Path(__file__), config), sockets.public, reread)
+        try:
+            trio.run(serve_workers, parent_tree(force, sockets), force, sockets)
+        except SupervisorGaveUp as error:
+            if (code := code_of(error)) == 1:
+                log.critical("gave up", problem=str(error))
+            return code
+    log.info("stopped")
+    return 0
+
+
+def run_worker(config: Path, number: int, sockets: Listening, lifeline: Lifeline) -> int:
+    """Be one of several processes, as a parent started it; the exit code."""
+    beginning = lifeline.begin()
+
+    def read(content: str | None = None) -> Settings:
+        return of_worker(read_settings(config, content), Path(beginning.data))
+
+    settings = read(beginning.content)
+    configure_logging(settings.log.level, settings.log.format, sys.stderr)
+    structlog.contextvars.bind_contextvars(worker=number)
+    with made_spool(settings) as spooling:
+
+        def reread() -> Settings:
+            return with_instance_id(read(), spooling)
+
+        settings = with_instance_id(settings, spooling)
+        with engine_in(settings, settings.data.dir) as engine:
+            parts = Parts(settings, engine, spooling)
+            try:
+                trio.run(serve, tree(parts, sockets), parts, sockets, reread, lifeline)
+            except SupervisorGaveUp as error:
+                log.critical("gave up", problem=str(error))
+                return 1
+    return 0
+
+
+def read_settings(config: Path, content: str | None = None) -> Settings:
     """Raises ConfigError."""
-    return load(config, os.environ, [route.prefix for route in BUILTIN_ROUTES])
+    return load(config, os.environ, [route.prefix for route in BUILTIN_ROUTES], content)
 
 
 # The command line.
@@ -239,6 +308,19 @@ def check(context: click.Context) -> None:
     load_apps(settings)
     load_handlers(settings)
     click.echo(f"{path} is fine")
+
+
+@weir.command(hidden=True)
+@click.option("--number", type=int, required=True)
+@click.option("--control", type=int, required=True)
+@click.option("--public", type=int, multiple=True)
+@config_option
+@click.pass_context
+def worker(context: click.Context, number: int, control: int, public: tuple[int, ...]) -> None:
+    """Be worker NUMBER of the server that started this process; the others are file descriptors."""
+    own, shared = ([socket.socket(fileno=fd) for fd in fds] for fds in ((control,), public))
+    sockets = Listening(control=own, public=shared, worker=True)
+    sys.exit(run_worker(_config(context), number, sockets, Lifeline(socket.socket(fileno=0))))
 
 
 @weir.command("tree")

@@ -70,13 +70,14 @@ def admin_app(parts: Parts, bind: str, trusted: bool, listener: FrontEnd) -> App
         REQUEST_PATH if parts.gateway else CONSUMING,
         openapi=partial(document, DOCUMENTED),
         before_scrape=partial(parts.lag.refresh, listener.lookup),
+        metrics=parts.metrics,
         engine=parts.engine.health,
     )
     token = AdminToken.load(settings.data.dir / "admin.token")
     parts.audit_key()  # made at the first start, not when it is first asked for
     operate = operations(listener.lookup, settings, parts.audit, parts.search, parts.audit_key, cached=parts.gateway)
     app = create_app(
-        control, operate, parts.metrics, token,
+        control, operate, token,
         bind=bind, allow_kill=settings.admin.allow_kill, trusted=trusted,
     )  # fmt: skip
     return shield_send(cast(App, app), deadline=5.0)

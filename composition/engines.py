@@ -6,6 +6,7 @@ The clients of the real engines are imported where they are configured: an embed
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -73,6 +74,14 @@ def made_spool(settings: Settings) -> Iterator[Spooling | None]:
             yield Spooling(slot, spool, Adoption(root, spool, room))
         finally:
             spool.close()
+
+
+def with_instance_id(settings: Settings, spooling: Spooling | None) -> Settings:
+    """`kafka.instance_id` made this process's own among those of its server, where there is one."""
+    if spooling is None or not settings.kafka.instance_id:
+        return settings
+    own = f"{settings.kafka.instance_id}-{spooling.slot}"
+    return replace(settings, kafka=replace(settings.kafka, instance_id=own))
 
 
 @asynccontextmanager

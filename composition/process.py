@@ -30,21 +30,32 @@ from composition.budgets import within
 from composition.engines import opened_engines
 from composition.listening import Listening
 from composition.parts import Parts
+from gateway.admin.readings import read
 from gateway.asgi_target import TargetError
 from gateway.front_end import Drain
 from gateway.limits import LimitPlan
 from gateway.logging import set_level
 from gateway.process import STOP, until_stopped
 from gateway.tls import TlsError
+from gateway.workers.lifeline import Lifeline
 from settings import ConfigError, Settings, describe_changes
 
 log = structlog.get_logger("weir")
 
+# For a client that sends as this worker is told to go there is another one to connect to, if it is told so.
+_WORKERS_LINGER_S = 1.0
 
-async def serve(declared: Supervisor, parts: Parts, sockets: Listening, reread: Callable[[], Settings]) -> None:
-    """Run the tree until a signal stops it. Raises SupervisorGaveUp."""
+
+async def serve(
+    declared: Supervisor,
+    parts: Parts,
+    sockets: Listening,
+    reread: Callable[[], Settings],
+    lifeline: Lifeline | None = None,
+) -> None:
+    """Run the tree until a signal stops it. A worker tells its parent by *lifeline*. Raises SupervisorGaveUp."""
     deadline = parts.settings.server.shutdown_deadline
-    with trio.open_signal_receiver(*STOP, signal.SIGHUP) as signals, closing(parts.origins):
+    with trio.open_signal_receiver(*STOP, signal.SIGHUP, signal.SIGUSR2) as signals, closing(parts.origins):
         async with (
             opened_engines(parts.engine, parts.redis),
             open_system(
@@ -59,13 +70,24 @@ async def serve(declared: Supervisor, parts: Parts, sockets: Listening, reread: 
             gc.freeze()
             parts.phase.started = True
             tls = parts.tls.current is not None
+            if lifeline is not None:
+                lifeline.ready()
             log.info("ready", gateway=sockets.gateway_urls(tls=tls), admin=sockets.admin_urls())
             await until_stopped(
-                signals, reload=partial(_reload, parts, system, reread), drain=partial(_drain, parts, system)
+                signals,
+                reload=partial(_reload, parts, system, reread),
+                roll=_roll,
+                drain=partial(_drain, parts, system, _WORKERS_LINGER_S if sockets.worker else 0.0),
             )
+    if lifeline is not None:
+        lifeline.last(read(parts.metrics))
 
 
-async def _drain(parts: Parts, system: System) -> None:
+async def _roll() -> None:
+    log.warning("there are no workers to replace: this server is one process, restart it")
+
+
+async def _drain(parts: Parts, system: System, linger: float) -> None:
     """/readyz fails, load balancers look away, then the listeners close and what is in flight ends."""
     server = parts.settings.server
     parts.phase.draining = True
@@ -75,7 +97,7 @@ async def _drain(parts: Parts, system: System) -> None:
     await trio.sleep(server.drain_delay)
     # Half of what is left is the tree's: its actors have work of their own to bring to an end.
     try:
-        await system.ref("front_end").ask(Drain((end - trio.current_time()) / 2))
+        await system.ref("front_end").ask(Drain((end - trio.current_time()) / 2, linger))
     except ActorError as error:  # it crashed just now: there is nothing in flight any more, so the tree may stop
         log.warning("the front end could not drain", problem=str(error))
 
@@ -128,9 +150,13 @@ async def _look_after_upstreams(parts: Parts, system: System) -> None:
 
 
 def _observe(parts: Parts, event: Event) -> None:
-    """One line for each exit, with what comes next."""
     if isinstance(event, ActorExited | ActorTakenDown) and event.next == "restart":
         parts.restarts.inc(event.actor)
+    log_exit(event)
+
+
+def log_exit(event: Event) -> None:
+    """One line for each exit, with what comes next."""
     if isinstance(event, ActorReady | ActorTakenDown):
         log.debug(describe(event), actor=event.actor)
         return

@@ -74,12 +74,14 @@ class OutboxRelay(Actor[Waiting]):
             "Events that wait for the bus (counted up to 100,000), at the instance that relays.",
             (),
             lambda: {} if self._backlog is None else {(): float(self._backlog.rows)},
+            "max",
         )
         metrics.gauge(
             "weir_outbox_age_seconds",
             "How long the first of them has waited.",
             (),
             lambda: {} if self._backlog is None else {(): self._backlog.age},
+            "max",
         )
 
     async def on_start(self) -> None:

@@ -261,4 +261,6 @@ async def _sync(spool: Spool) -> None:
 def _measure(spool: Spool, metrics: Metrics) -> None:
     metrics.gauge("weir_spool_bytes", "Bytes on disk that wait for the log.", (), lambda: {(): float(spool.size)})
     metrics.gauge("weir_spool_events", "Events on disk that wait for the log.", (), lambda: {(): float(spool.events)})
-    metrics.gauge("weir_spool_age_seconds", "Since the oldest of them was published.", (), lambda: {(): spool.age()})
+    metrics.gauge(
+        "weir_spool_age_seconds", "Since the oldest of them was published.", (), lambda: {(): spool.age()}, "max"
+    )

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from settings import Bind, ConfigError, Limit, Route, Settings, describe_changes, load
 from settings_reader import defaults
 
+ONE_PROCESS = "embedded storage is one process; set postgres.dsn and kafka.bootstrap for more"
+
 Load = Callable[..., Settings]
 
 
@@ -306,7 +308,6 @@ BIND = 'must be host:port, such as "127.0.0.1:8000", "0.0.0.0:8000" or "[::1]:80
 ORIGIN = 'must be an exact origin: "scheme://host" or "scheme://host:port", without a path or a slash at the end'
 TARGET = 'must be "service:NAME", "asgi:package.module:app" or "http://host:port" (or https) without a path'
 SMTP = 'must be "smtp://host:port" without user or password, or "" for .eml files under data.dir/outbox'
-ONE_PROCESS = "embedded storage is one process; set postgres.dsn and kafka.bootstrap for more"
 REDIS = (
     'must be "redis://user:password@host:port/db" (rediss:// with TLS), "unix:///path" or '
     '"redis+sentinel://host:port,host:port/service", or "" for none; a Cluster is not supported'
@@ -424,7 +425,8 @@ def route(**changes: str | None) -> str:
         ('notifications.from_address = "weir"', 'notifications.from_address = "weir": must be like "weir@host"'),
         # later builds
         ("server.workers = 2", f"server.workers = 2: must be 1: {ONE_PROCESS}"),
-        ('server.roles = ["gateway"]', f'server.roles = ["gateway"]: must be both gateway and consumers: {ONE_PROCESS}'),
+        ('server.roles = ["gateway"]', 'server.roles = ["gateway"]: must be both gateway and consumers: '
+         f"{ONE_PROCESS}"),
         ("server.roles = []", "server.roles = []: must be a list with at least 1 entry"),
         ('server.roles = ["both"]', 'server.roles[0] = "both": must be "gateway" or "consumers"'),
         ('server.roles = ["gateway", "gateway"]', 'server.roles = ["gateway", "gateway"]: must name each once'),

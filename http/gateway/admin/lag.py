@@ -19,6 +19,7 @@ class LagGauge:
             "Records between a group's committed offset and the end of the partition.",
             ("group", "topic", "partition"),
             lambda: self._lag,
+            "max",
         )
         self._deliveries: Mapping[Labels, float] = {}
         metrics.gauge(
@@ -26,6 +27,7 @@ class LagGauge:
             "E-mails and webhook calls still to be made; consumed, so no part of the lag.",
             (),
             lambda: self._deliveries,
+            "max",
         )
 
     async def refresh(self, lookup: Lookup) -> None:
