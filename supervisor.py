@@ -203,16 +203,16 @@ def parent_tree(force: Workforce, sockets: Listening) -> Supervisor:
     """The tree of a parent: the operator's listeners, and an actor for each process, whose own tree is `tree`."""
     settings = force.settings
     app = partial(partial, force.app, sockets.admin_bind(settings))
-    deadline = settings.server.shutdown_deadline
+    deadline, backoff = settings.server.shutdown_deadline, Backoff(max=2.0)
     # A worker that ends again and again comes back ever later, and after ten times in a minute the parent gives up:
     # whoever runs the server is to know.
     return Supervisor("root", intensity=10, period=60.0, children=[
-        _child("admin", partial(FrontEnd, "admin", app(False), sockets.admin, force.metrics)),
-        _child("control", partial(FrontEnd, "control", app(True), sockets.control, force.metrics)),
+        _child("admin", partial(FrontEnd, "admin", app(False), sockets.admin, force.metrics), backoff=backoff),
+        _child("control", partial(FrontEnd, "control", app(True), sockets.control, force.metrics), backoff=backoff),
         *(_child(id, partial(Worker, number, force.launch, force.fleet, drain=deadline, stop=deadline / 2),
-                 start_timeout=60.0, shutdown=deadline, backoff=Backoff(max=2.0))
+                 start_timeout=60.0, shutdown=deadline, backoff=backoff)
           for number, id in enumerate(force.ids, 1)),
-        _child("roll", partial(Roller, force.ids)),
+        _child("roll", partial(Roller, force.ids), backoff=backoff),
     ])  # fmt: skip
 
 
