@@ -102,7 +102,8 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
     }
     return Supervisor("root", children=[
         *_when(not sockets.worker, _child("admin", partial(FrontEnd, "admin", admin(False), sockets.admin, metrics))),
-        _child("control", partial(FrontEnd, "control", admin(True), sockets.control, metrics)),
+        _child("control", partial(FrontEnd, "control", admin(True), sockets.control, metrics,
+                                  log_requests=not sockets.worker)),
         Supervisor("state", strategy="one_for_one", intensity=None, children=[
             _child("storage", partial(StorageWriter, engine.entities(), metrics), shutdown=20.0),
             _child("storage_reader", partial(StorageReader, engine.entities(), metrics), on_crash="retry_once"),
@@ -246,7 +247,7 @@ def run_parent(config: Path, settings: Settings, content: str) -> int:
         try:
             trio.run(serve_workers, parent_tree(force, sockets), force, sockets)
         except SupervisorGaveUp as error:
-            if (code := code_of(error)) == 1:
+            if (code := code_of(error, force)) == 1:
                 log.critical("gave up", problem=str(error))
             return code
     log.info("stopped")

@@ -149,9 +149,10 @@ async def serve_workers(declared: Supervisor, force: Workforce, sockets: Listeni
             )
 
 
-def code_of(error: BaseException | None) -> int:
-    """The exit code of a parent that gave up: a worker's own where that found a mistake of the operator's."""
-    while error is not None:
+def code_of(error: BaseException | None, force: Workforce) -> int:
+    """The exit code of a parent that gave up: 2 where it did not even start for a mistake of the operator's that a
+    worker found, and said."""
+    while error is not None and not force.phase.started:
         if isinstance(error, WorkerEnded) and error.code == 2:
             return 2
         error = error.__cause__

@@ -54,17 +54,12 @@ def under_load(server: Server, token: str, ids: list[str], trouble: Callable[[],
     """
     outcome = Outcome()
 
-    async def client(n: int) -> None:
-        connection = Connection(server.port, token)
+    async def client(connection: Connection, write: bool) -> None:
         new = b'{"name": "n", "email": "n@example.com", "bio": ""}'
         for turn in count():
-            write = n % 4 == 0
+            method, path, body = ("POST", "/users", new) if write else ("GET", f"/users/{ids[turn % len(ids)]}", b"")
             try:
-                status, answer = await (
-                    connection.request("POST", "/users", new)
-                    if write
-                    else connection.request("GET", f"/users/{ids[turn % len(ids)]}")
-                )
+                status, answer = await connection.request(method, path, body)
             except (OSError, trio.BrokenResourceError) as error:
                 outcome.failures.append(repr(error))
                 await connection.aclose()
@@ -77,13 +72,16 @@ def under_load(server: Server, token: str, ids: list[str], trouble: Callable[[],
             await trio.sleep(0.02)
 
     async def main() -> None:
+        connections = [Connection(server.port, token) for _ in range(CLIENTS)]
         async with trio.open_nursery() as nursery:
-            for n in range(CLIENTS):
-                nursery.start_soon(client, n)
+            for n, connection in enumerate(connections):
+                nursery.start_soon(client, connection, n % 4 == 0)
             await trio.sleep(1)
             await trio.to_thread.run_sync(trouble)
             await trio.sleep(1)
             nursery.cancel_scope.cancel()
+        for connection in connections:
+            await connection.aclose()
 
     trio.run(main)
     return outcome

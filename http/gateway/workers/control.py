@@ -43,8 +43,10 @@ def readiness_of_all(
     for id, node in nodes.items():
         answer = answers.get(id)
         if answer is None:
-            state = "silent" if node["state"] == "ready" else node["state"]
-            reasons.append(f"{id} is {state}" + (f" ({node['last_error']})" if node["last_error"] else ""))
+            if node["state"] == "ready":
+                reasons.append(f"{id} is silent")
+            else:
+                reasons.append(f"{id} is {node['state']}" + (f" ({node['last_error']})" if node["last_error"] else ""))
             continue
         reasons += [f"{id}: {reason}" for reason in answer.reasons]
         ready += answer.ready
