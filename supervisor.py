@@ -259,7 +259,7 @@ def run_worker(config: Path, number: int, sockets: Listening, lifeline: Lifeline
     beginning = lifeline.begin()
 
     def read(content: str | None = None) -> Settings:
-        return of_worker(read_settings(config, content), Path(beginning.data))
+        return of_worker(read_settings(config, content), beginning)
 
     settings = read(beginning.content)
     configure_logging(settings.log.level, settings.log.format, sys.stderr)

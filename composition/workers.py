@@ -55,7 +55,10 @@ class Workforce:
         self.phase = Phase()
         self.metrics = Metrics()
         self.restarts = self.metrics.counter("weir_actor_restarts_total", "Restarts, by actor.", ("actor",))
-        self.fleet = Fleet(settings.server.workers)
+        self.fleet = fleet = Fleet(settings.server.workers)
+        self.metrics.gauge(
+            "weir_workers", "Worker processes that are ready.", (), lambda: {(): float(len(fleet.current))}
+        )
         self.ids = [worker_id(number) for number in range(1, settings.server.workers + 1)]
         self._command = command
         self._public = public
@@ -73,7 +76,7 @@ class Workforce:
         if self.phase.draining:
             raise OSError("the server is stopping")
         self._made += 1
-        beginning = Beginning(self.content, str(self.settings.data.dir))
+        beginning = Beginning(self.content, str(self.settings.data.dir), self.settings.server.roles)
         control = self._folder / f"{number}.{self._made}.sock"
         return WorkerProcess(number, self._command, self._public, control, beginning)
 
@@ -113,15 +116,15 @@ class Workforce:
         return shield_send(cast(App, app), deadline=5.0)
 
 
-def of_worker(settings: Settings, data: Path) -> Settings:
+def of_worker(settings: Settings, beginning: Beginning) -> Settings:
     """A worker's own share of the settings: the parent has the data directory, delays the drain, and ends later."""
     server = settings.server
     # What is left to it after the delay, less what the parent itself needs.
     deadline = 0.9 * (server.shutdown_deadline - server.drain_delay)
     return replace(
         settings,
-        data=replace(settings.data, dir=data),
-        server=replace(server, drain_delay=0.0, shutdown_deadline=deadline),
+        data=replace(settings.data, dir=Path(beginning.data)),
+        server=replace(server, roles=beginning.roles, drain_delay=0.0, shutdown_deadline=deadline),
         admin=replace(settings.admin, allow_kill=True),  # the parent, who alone asks, decides
     )
 

@@ -19,10 +19,12 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Beginning(msgspec.Struct, frozen=True):
-    """What the worker is to run: the settings file as the parent read it, and the data directory that it holds."""
+    """What the worker is to run: the settings file as the parent read it, and what is the parent's to say whatever
+    the file says by then: the data directory that it holds, and the roles that it opened sockets for."""
 
     content: str
     data: str
+    roles: tuple[str, ...]
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
