@@ -19,6 +19,7 @@ __all__ = [
     "Changes",
     "ConfigError",
     "Limit",
+    "MailRule",
     "Network",
     "Route",
     "Settings",
@@ -129,14 +130,32 @@ class Cors:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MailRule:
+    """`to`: addresses, or "entity.email". `template`: a file in `notifications.templates`, or one that comes with Weir.
+    `changed` (): whatever changed. Whether there are such events, fields and files is seen where they are used."""
+
+    events: tuple[str, ...] = required(rules.each(rules.words, least=1))
+    to: tuple[str, ...] = required(rules.each(rules.words, least=1))
+    template: str = required(rules.words)
+    changed: tuple[str, ...] = setting([], rules.each(rules.words))
+
+
+def _told(event: str) -> MailRule:
+    return MailRule(events=(event,), to=("entity.email",), template=event)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Notifications:
-    """`smtp` None: messages become files under `data.dir`/outbox."""
+    """`smtp` None: messages become files under `data.dir`/outbox. `templates` is absolute once loaded."""
 
     smtp: Bind | None = setting("", rules.smtp)
     from_address: str = setting(
         "weir@localhost", rules.text(r"[^\s@<>,;\"]+@[^\s@<>,;\"]+", 'must be like "weir@host"')
     )
     allow_private_endpoints: bool = setting(False, rules.flag)
+    secret_overlap: float = setting("24h", rules.duration)
+    templates: Path = setting(".", rules.folder)
+    rules: tuple[MailRule, ...] = rows(MailRule, _told("user.created"), _told("user.updated"), _told("user.deleted"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,6 +302,7 @@ def load(
         settings,
         kafka=replace(settings.kafka, tls_ca=(base / ca).absolute() if ca else None),
         data=Data(dir=(base / settings.data.dir).absolute()),
+        notifications=replace(settings.notifications, templates=(base / settings.notifications.templates).absolute()),
         server=replace(server, tls_cert=cert, tls_key=key),
     )
 

@@ -37,7 +37,7 @@ from actors.consumers.notification.consumer import NotificationConsumer
 from actors.consumers.notification.deliveries import Deliveries
 from actors.consumers.notification.dormant import DormantDeliveries
 from actors.consumers.notification.endpoint import EndpointDeliveries
-from actors.consumers.notification.mail import MailWriter
+from actors.consumers.notification.senders import Slots
 from actors.consumers.search.handler import SearchHandler
 from actors.event_log.actor import EventLogActor
 from actors.outbox.actor import OutboxRelay
@@ -57,6 +57,7 @@ from composition import values
 from composition.apps import admin_app, public_app
 from composition.engines import data_directory, engine_in, engine_to_look_at, made_engine, made_spool, with_instance_id
 from composition.listening import Listening, listening
+from composition.mail_rules import MailRuleError, mail_rules
 from composition.operating import open_operations
 from composition.parts import Parts, load_apps, load_handlers
 from composition.process import serve
@@ -133,19 +134,18 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
                 _child("users", partial(Users, **service)),
                 _child("configuration", partial(Configuration, **service)),
                 _child("search_service", partial(SearchService, parts.search, **service)),
-                _child("webhooks", partial(Webhooks, **service,
-                                           allow_private_endpoints=settings.notifications.allow_private_endpoints)),
+                _child("webhooks", partial(Webhooks, **service, **values.webhooks(settings))),
                 _child("audit_service", partial(AuditService, parts.audit, **service)),
                 _child("openapi", partial(OpenApi, DOCUMENTED, **service)),
             ]),
         ])),
         *_when(consumers, Supervisor("consumers", intensity=None, children=[
             _child("audit", partial(Consumer, "audit", (AUDIT,), AuditHandler(parts.audit), **group)),
-            _child("notification", partial(NotificationConsumer, engine.deliveries(), MailWriter(), **group)),
+            _child("notification", partial(NotificationConsumer, engine.deliveries(), parts.mail, **group)),
             _child("search", partial(Consumer, "search", (ENTITY_CHANGED,), SearchHandler(parts.search), **group)),
             # An actor for each endpoint with something due, `delivery:ENDPOINT`; `deliveries` starts and stops them.
             DynamicSupervisor("endpoints", partial(EndpointDeliveries, engine.deliveries(), values.senders(settings),
-                                                   trio.CapacityLimiter(64), **outgoing),
+                                                   Slots(), **outgoing),
                               mailbox=Mailbox(16), max_children=4096, intensity=None),
             _child("deliveries", partial(Deliveries, engine.deliveries(), policy=outgoing["policy"])),
             # The file's own, `consumer:NAME`.
@@ -306,6 +306,7 @@ def check(context: click.Context) -> None:
     settings = read_settings(path)
     values.tls(settings)
     values.redis(settings)
+    mail_rules(settings)
     load_apps(settings)
     load_handlers(settings)
     click.echo(f"{path} is fine")
@@ -357,6 +358,18 @@ for _command in commands(lambda config: open_operations(read_settings(config)), 
     weir.add_command(_command)
 
 
+MISTAKES = (
+    BindError,
+    ConfigError,
+    EngineUnusable,
+    HandlerError,
+    MailRuleError,
+    RedisUrlError,
+    TargetError,
+    TlsError,
+)
+
+
 def main() -> None:
     """Whatever is the operator's mistake ends in one line and exit code 2."""
     try:
@@ -371,7 +384,7 @@ def main() -> None:
         sys.exit(2)
     except click.Abort:
         sys.exit(130)
-    except (ConfigError, BindError, EngineUnusable, HandlerError, RedisUrlError, TargetError, TlsError) as error:
+    except MISTAKES as error:
         click.echo(f"weir: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
 

@@ -7,6 +7,7 @@ from actors.cache_manager.second_tier import SecondTier
 from actors.cache_manager.store import KindPolicy, LocalTier
 from actors.consumers.handler import Handler
 from actors.consumers.loading import HandlerError, load_handler
+from actors.consumers.notification.mail import MailWriter
 from actors.consumers.trials import Trials
 from actors.metrics import Metrics
 from actors.publisher.buffer import EventBuffer
@@ -19,6 +20,7 @@ from backends.ports.engine import Engine
 from composition import values
 from composition.audit_key import AuditKeyFile
 from composition.engines import Spooling
+from composition.mail_rules import mail_rules
 from gateway.admin.control import Phase
 from gateway.admin.lag import LagGauge
 from gateway.asgi_target import AsgiApp, TargetError, load_app
@@ -39,7 +41,7 @@ class Parts:
     """Adapters, buckets, cached values, buffers, the route table, applications, counters.
 
     Raises TargetError for a route whose target does not exist, TlsError for a certificate that cannot be used,
-    RedisUrlError for a `redis.url` that cannot be read.
+    RedisUrlError for a `redis.url` that cannot be read, MailRuleError for a rule or a template,
     HandlerError for a consumer whose handler is none.
     """
 
@@ -79,6 +81,7 @@ class Parts:
         self.events = EventBuffer(on_full="refuse" if settings.audit.on_full == "refuse" else "drop")
         self.routes = RouteTableRef(RouteTable(values.routes(settings)))
         self.policy = Policy(LimitPlan(values.limits(settings)), values.cors(settings))
+        self.mail = MailWriter(mail_rules(settings))
         self.apps = load_apps(settings)
         self.handlers = load_handlers(settings)
         self.trials = Trials()

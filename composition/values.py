@@ -3,7 +3,7 @@
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from actors.authenticator.messages import Principal
 from actors.cache_manager.codec import Codec
@@ -132,6 +132,15 @@ def extra_headers(settings: Settings) -> Headers:
 
 def senders(settings: Settings) -> Senders:
     return Senders(WebhookSender(allow_private=settings.notifications.allow_private_endpoints), email_sender(settings))
+
+
+def webhooks(settings: Settings) -> dict[str, Any]:
+    """What the `webhooks` service is made with."""
+    notifications = settings.notifications
+    return {
+        "allow_private_endpoints": notifications.allow_private_endpoints,
+        "secret_overlap": notifications.secret_overlap,
+    }
 
 
 def email_sender(settings: Settings) -> EmailSender:

@@ -17,7 +17,7 @@ from actors.event_log import messages as m
 from actors.metrics import Counter as Family
 from actors.metrics import Metrics
 from actors.runtime import Actor, Backoff, Child, Mailbox, Reject, Supervisor, System, open_system
-from actors.storage.messages import Read, Scan
+from actors.storage.messages import Read, Scan, Transact
 from backends.ports.cloudevents import to_record
 from backends.ports.entities import Entity, StoreUnavailable
 from backends.ports.event_log import Attempt
@@ -213,8 +213,21 @@ class MemoryDeliveries:
         row = self.rows.get(id)
         if row is None or row.state != "dead":
             return False
-        self.rows[id] = msgspec.structs.replace(row, state="pending", attempts=0, due_at=now)
+        self.rows[id] = msgspec.structs.replace(
+            row, state="pending", attempts=0, due_at=now, pending_since=now, replays=row.replays + 1
+        )
         return True
+
+    async def withdraw(self, endpoint: str, now: float, reason: str) -> int:
+        self._check()
+        found = [row for row in self._pending(()) if row.endpoint == endpoint]
+        for row in found:
+            self.rows[row.id] = msgspec.structs.replace(row, state="withdrawn", last_at=now, error=reason)
+        return len(found)
+
+    async def oldest(self) -> float | None:
+        self._check()
+        return min((row.pending_since for row in self._pending(())), default=None)
 
     def _pending(self, exclude: Sequence[str]) -> list[Delivery]:
         return [d for d in self.rows.values() if d.state == "pending" and d.endpoint not in exclude]
@@ -225,13 +238,21 @@ class MemoryDeliveries:
 
 
 class FakeStorage(Actor[Any]):
-    """Stands for both `storage_reader` and `storage_scans`."""
+    """Stands for `storage`, `storage_reader` and `storage_scans`, given the same *entities* and *published*."""
 
-    def __init__(self, entities: list[Entity]) -> None:
+    def __init__(self, entities: list[Entity], published: list[Event] | None = None) -> None:
         self._entities = entities
+        self._published = [] if published is None else published
 
     async def handle(self, message: Any) -> Any:
         match message:
+            case Transact(write):
+                found = [next((e for e in self._entities if e.key == key), None) for key in write.keys]
+                decision = write.decide(found, [0] * len(found))
+                put = {entity.key: entity for entity in decision.put}
+                self._entities[:] = [put.get(entity.key, entity) for entity in self._entities]
+                self._published += decision.events
+                return decision.answer
             case Read(key):
                 return next((e for e in self._entities if e.key == key), None)
             case Scan(kind, after, limit):

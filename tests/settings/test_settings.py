@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from settings import Bind, ConfigError, Limit, Route, Settings, describe_changes, load
+from settings import Bind, ConfigError, Limit, MailRule, Route, Settings, describe_changes, load
 from settings_reader import defaults
 
 ONE_PROCESS = "embedded storage is one process; set postgres.dsn and kafka.bootstrap for more"
@@ -82,6 +82,14 @@ def test_sizes_are_bytes(read: Load, text: str, count: int) -> None:
 def test_a_bind_is_host_and_port_and_prints_as_it_was_written(read: Load, text: str, bind: Bind) -> None:
     assert read(f'server.bind = "{text}"').server.bind == bind
     assert str(bind) == text
+
+
+def test_rules_in_a_file_replace_the_default_ones(read: Load, tmp_path: Path) -> None:
+    assert [rule.template for rule in read("").notifications.rules] == ["user.created", "user.updated", "user.deleted"]
+    assert read("notifications.rules = []").notifications.rules == ()
+    own = read("[notifications]\ntemplates = 'mail'\n" + MAIL_RULE).notifications
+    assert own.rules == (MailRule(events=("user.*",), to=("a@b.c",), template="x.txt"),)
+    assert own.templates == tmp_path / "mail"
 
 
 def test_trusted_proxies_are_networks(read: Load) -> None:
@@ -329,6 +337,7 @@ def limit(**changes: str | None) -> str:
     return table("limits", LIMIT, changes)
 
 
+MAIL_RULE = '[[notifications.rules]]\nevents = ["user.*"]\nto = ["a@b.c"]\ntemplate = "x.txt"\n'
 CONSUMER = {"name": '"billing"', "topics": '["orders"]', "handler": '"shop.billing:on_change"'}
 
 
@@ -420,6 +429,13 @@ def route(**changes: str | None) -> str:
         ('cors.origins = ["*", "https://a.example"]', 'cors.origins = ["*", "https://a.example"]: "*" must '
          "stand alone and without cors.allow_credentials; list the exact origins"),
         # notifications
+        (MAIL_RULE.replace('to = ["a@b.c"]', ""), "notifications.rules[0].to: must be given"),
+        (MAIL_RULE.replace('["a@b.c"]', "[]"), "notifications.rules[0].to = []: must be a list with at least 1 entry"),
+        (MAIL_RULE.replace('"x.txt"', '" "'),
+         'notifications.rules[0].template = " ": must be text on one line, and not blank'),
+        (MAIL_RULE + "chnged = []",
+         "unknown key notifications.rules[0].chnged; did you mean notifications.rules[0].changed?"),
+        ('notifications.templates = ""', 'notifications.templates = "": must name a folder, such as "var"'),
         ('notifications.smtp = "mail:25"', f'notifications.smtp = "mail:25": {SMTP}'),
         ('notifications.smtp = "smtp://me:pw@mail:25"', f'notifications.smtp = "smtp://…@mail:25": {SMTP}'),
         ('notifications.from_address = "weir"', 'notifications.from_address = "weir": must be like "weir@host"'),
