@@ -11,7 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 
 import settings_rules as rules
-from settings_reader import ConfigError, Reader, defaults, required, rows, secret, section, setting
+from settings_reader import ConfigError, Reader, defaults, read_file, required, rows, secret, section, setting
 from settings_rules import Bind, Network
 
 __all__ = [
@@ -26,21 +26,26 @@ __all__ = [
     "UserConsumer",
     "describe_changes",
     "load",
+    "read_file",
 ]
 
 _COMBINATIONS = (
     "supported are embedded alone, embedded with Redis, PostgreSQL with Kafka, and PostgreSQL with Kafka and Redis"
 )
+_ONE_PROCESS = "embedded storage is one process; set postgres.dsn and kafka.bootstrap for more"
 _BUILT_IN_GROUPS = ("audit", "notification", "search", "invalidation", "deliveries")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """The public listener. `drain_delay` is part of `shutdown_deadline`. `tls_cert` and `tls_key` are absolute once
+    """The public listener, and what the processes behind it are. `workers`: processes, one for each core that they may
+    have. `roles`: what they do, `gateway` (requests) and `consumers` (events).
+    `drain_delay` is part of `shutdown_deadline`. `tls_cert` and `tls_key` are absolute once
     loaded, like `data.dir`; both or neither. `hsts`: whole seconds, 0 for no such header."""
 
     bind: Bind = setting("127.0.0.1:8000", rules.bind)
-    workers: int = setting(1, rules.integer(1, 1, "embedded storage is one process; set it to 1"))
+    workers: int = setting(1, rules.integer(1, 256))
+    roles: tuple[str, ...] = setting(["gateway", "consumers"], rules.some_of("gateway", "consumers"))
     tls_cert: Path | None = setting("", rules.optional_file)
     tls_key: Path | None = setting("", rules.optional_file)
     hsts: int = setting("365d", rules.whole_seconds_or_none)
@@ -286,13 +291,16 @@ class Settings:
     consumer: tuple[UserConsumer, ...] = rows(UserConsumer)
 
 
-def load(path: Path | None, environ: Mapping[str, str], reserved_prefixes: Collection[str] = ()) -> Settings:
+def load(
+    path: Path | None, environ: Mapping[str, str], reserved_prefixes: Collection[str] = (), content: str | None = None
+) -> Settings:
     """The settings of the file at *path* (None: no file), overridden by the `WEIR_…` variables of *environ*.
 
-    *reserved_prefixes*: those of the built-in routes, which a file may not define again.
+    *reserved_prefixes*: those of the built-in routes, which a file may not define again. *content*: what the file says
+    (`read_file`), where it was read before.
     Raises ConfigError, and nothing else, for whatever is wrong with the file or the variables.
     """
-    reader = Reader(Settings, path, environ)
+    reader = Reader(Settings, path, environ, content)
     settings: Settings = reader.read()
     for at, must in _contradictions(settings, reserved_prefixes):
         raise reader.error(at, must)
@@ -328,6 +336,10 @@ def _contradictions(settings: Settings, reserved_prefixes: Collection[str]) -> I
     if settings.kafka.bootstrap and not settings.postgres.dsn:
         yield "postgres.dsn", f"must be set beside kafka.bootstrap: {_COMBINATIONS}"
     yield from _contradictions_of_auth(settings.auth, server.request_timeout)
+    if not settings.postgres.dsn and server.workers > 1:
+        yield "server.workers", f"must be 1: {_ONE_PROCESS}"
+    if not settings.postgres.dsn and len(server.roles) < 2:
+        yield "server.roles", f"must be both gateway and consumers: {_ONE_PROCESS}"
     yield from _contradictions_of_kafka(settings.kafka)
     yield from _contradictions_of_limits(settings.limits)
     if settings.redis.url:

@@ -79,11 +79,11 @@ def secrets(shape: Any, at: str = "") -> set[str]:
 class Reader:
     """One file (None: none) and one environment, read into *shape* by `read`. Construction may raise ConfigError."""
 
-    def __init__(self, shape: Any, path: Path | None, environ: Mapping[str, str]) -> None:
+    def __init__(self, shape: Any, path: Path | None, environ: Mapping[str, str], content: str | None = None) -> None:
         self._shape, self._file = shape, str(path)
         self._defaults = defaults(shape)
         self._secrets = secrets(shape)
-        self._tree = _parse(path) if path else {}
+        self._tree = _parse(path, read_file(path) if content is None else content) if path else {}
         self._variables: dict[str, str] = {}
         """The keys that came from the environment, each with its variable."""
         self._override(environ)
@@ -178,10 +178,11 @@ class Reader:
         return self._file, key
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def read_file(path: Path) -> str:
+    """What the file says. Raises ConfigError."""
     try:
         # "-sig": some editors put a byte order mark first, which is no mistake of the operator's.
-        content = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; name an existing one with --config") from None
     except UnicodeDecodeError as error:
@@ -189,6 +190,9 @@ def _parse(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"{path}: cannot be read ({reason}); name a readable file with --config") from None
+
+
+def _parse(path: Path, content: str) -> dict[str, Any]:
     try:
         return tomllib.loads(content)
     except RecursionError:

@@ -357,6 +357,19 @@ def each(rule: Rule[T], least: int = 0) -> Rule[tuple[T, ...]]:
     return rule_of_all
 
 
+def some_of(*words: str) -> Rule[tuple[str, ...]]:
+    """One of *words* or more, each once; in their order, whatever the value's."""
+    each_of = each(choice(*words), least=1)
+
+    def rule(value: object) -> tuple[str, ...]:
+        given = each_of(value)
+        if len(set(given)) < len(given):
+            raise Broken("must name each once")
+        return tuple(word for word in words if word in given)
+
+    return rule
+
+
 def _inside(at: str, rule: Rule[T], item: object) -> T:
     try:
         return rule(item)

@@ -12,11 +12,12 @@ if sys.version_info < (3, 11) or find_spec("trio") is None:
     sys.exit(2)
 
 import os
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import structlog
@@ -35,6 +36,7 @@ from actors.consumers.invalidation import CacheInvalidation
 from actors.consumers.loading import HandlerError
 from actors.consumers.notification.consumer import NotificationConsumer
 from actors.consumers.notification.deliveries import Deliveries
+from actors.consumers.notification.dormant import DormantDeliveries
 from actors.consumers.notification.endpoint import EndpointDeliveries
 from actors.consumers.notification.senders import Slots
 from actors.consumers.search.handler import SearchHandler
@@ -43,7 +45,7 @@ from actors.outbox.actor import OutboxRelay
 from actors.publisher.actor import Publisher
 from actors.rate_limiter.actor import RateLimiter, SharedRateLimiter
 from actors.router.actor import Router
-from actors.runtime import Child, DynamicSupervisor, Mailbox, Pool, Supervisor, SupervisorGaveUp
+from actors.runtime import Backoff, Child, DynamicSupervisor, Mailbox, Pool, Supervisor, SupervisorGaveUp
 from actors.shared_store.actor import SharedStore
 from actors.storage.maintenance import StorageMaintenance
 from actors.storage.reader import StorageReader
@@ -54,12 +56,13 @@ from backends.ports.events import AUDIT, ENTITY_CHANGED
 from backends.redis.errors import RedisUrlError
 from composition import values
 from composition.apps import admin_app, public_app
-from composition.engines import engine_to_look_at, made_engine, made_spool
+from composition.engines import data_directory, engine_in, engine_to_look_at, made_engine, made_spool, with_instance_id
 from composition.listening import Listening, listening
 from composition.mail_rules import MailRuleError, mail_rules
 from composition.operating import open_operations
 from composition.parts import Parts, load_apps, load_handlers
 from composition.process import serve
+from composition.workers import Workforce, code_of, of_worker, serve_workers, worker_command
 from gateway.admin.commands import commands
 from gateway.admin.console import config_option
 from gateway.asgi_target import AsgiLifespan, TargetError
@@ -78,7 +81,9 @@ from gateway.services.users.service import Users
 from gateway.services.webhooks.service import Webhooks
 from gateway.sockets import BindError
 from gateway.tls import TlsError
-from settings import ConfigError, Settings, load
+from gateway.workers.actor import Roller, Worker
+from gateway.workers.lifeline import Lifeline
+from settings import ConfigError, Settings, load, read_file
 
 log = structlog.get_logger("weir")
 
@@ -86,8 +91,9 @@ DEFAULT_CONFIG = Path(__file__).parent / "config.toml"
 
 
 def tree(parts: Parts, sockets: Listening) -> Supervisor:
-    """The whole tree. Started from top to bottom, stopped from bottom to top."""
-    settings, metrics, engine = parts.settings, parts.metrics, parts.engine
+    """The whole tree of a process, as far as its roles go. Started from top to bottom, stopped from bottom to top."""
+    settings, metrics, engine, spooling = parts.settings, parts.metrics, parts.engine, parts.spooling
+    gateway, consumers = (role in settings.server.roles for role in ("gateway", "consumers"))
     admin = partial(partial, admin_app, parts, sockets.admin_bind(settings))
     service: dict[str, Any] = {"new_id": new_id, "now": time.time, "metrics": metrics}
     outgoing: dict[str, Any] = {"metrics": metrics, "policy": values.retry_policy(settings)}
@@ -98,8 +104,9 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
         TOKEN_VALIDATION: token_loader(time.time, service="oauth" if parts.auth is None else "introspector"),
     }
     return Supervisor("root", children=[
-        _child("admin", partial(FrontEnd, "admin", admin(False), sockets.admin, metrics)),
-        _child("control", partial(FrontEnd, "control", admin(True), sockets.control, metrics)),
+        *_when(not sockets.worker, _child("admin", partial(FrontEnd, "admin", admin(False), sockets.admin, metrics))),
+        _child("control", partial(FrontEnd, "control", admin(True), sockets.control, metrics,
+                                  log_requests=not sockets.worker)),
         Supervisor("state", strategy="one_for_one", intensity=None, children=[
             _child("storage", partial(StorageWriter, engine.entities(), metrics), shutdown=20.0),
             _child("storage_reader", partial(StorageReader, engine.entities(), metrics), on_crash="retry_once"),
@@ -107,16 +114,21 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
             _child("event_log", partial(EventLogActor, engine.event_log(), values.topics(settings), metrics),
                    shutdown=20.0),
             _child("storage_maintenance", partial(
-                StorageMaintenance, values.housekeeping(engine, settings, parts.audit, parts.audit_key), metrics)),
-            _child("publisher", partial(Publisher, parts.events, metrics, spool=parts.spool), shutdown=20.0),
+                StorageMaintenance, values.housekeeping(engine, settings, parts.audit, parts.audit_key, spooling),
+                metrics)),
+            _child("publisher", partial(Publisher, parts.events, metrics, spool=spooling and spooling.spool),
+                   shutdown=20.0),
             *_outbox(parts),
             *_redis(parts),
+            # Whoever works them off is another process, and finds there what an operator resets here.
+            *_when(not consumers, _child("deliveries", partial(DormantDeliveries, engine.deliveries(), time.time))),
         ]),
         # On the request path nobody gives up: a child that keeps failing stays in capped backoff, and
         # /readyz says so.
-        Supervisor("request_path", intensity=None, children=[
+        *_when(gateway, Supervisor("request_path", intensity=None, children=[
             _child("cache_manager", partial(CacheManager, parts.cached, loaders, metrics, second=parts.second,
                                             load_timeout=values.load_timeout(settings)), on_crash="retry_once"),
+            _child("invalidation", partial(CacheInvalidation, metrics=metrics, broadcast=engine.broadcast())),
             _child("rate_limiter", _limiter(parts), on_crash="retry_once"),
             *_introspector(parts),
             _child("authenticator", partial(Authenticator, metrics, time.time,
@@ -130,12 +142,11 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
                 _child("audit_service", partial(AuditService, parts.audit, **service)),
                 _child("openapi", partial(OpenApi, values.documented(settings), **service)),
             ]),
-        ]),
-        Supervisor("consumers", intensity=None, children=[
+        ])),
+        *_when(consumers, Supervisor("consumers", intensity=None, children=[
             _child("audit", partial(Consumer, "audit", (AUDIT,), AuditHandler(parts.audit), **group)),
             _child("notification", partial(NotificationConsumer, engine.deliveries(), parts.mail, **group)),
             _child("search", partial(Consumer, "search", (ENTITY_CHANGED,), SearchHandler(parts.search), **group)),
-            _child("invalidation", partial(CacheInvalidation, metrics=metrics, broadcast=engine.broadcast())),
             # An actor for each endpoint with something due, `delivery:ENDPOINT`; `deliveries` starts and stops them.
             DynamicSupervisor("endpoints", partial(EndpointDeliveries, engine.deliveries(), values.senders(settings),
                                                    Slots(), **outgoing),
@@ -146,17 +157,23 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
                      partial(Consumer, own.name, own.topics, parts.handlers[own.name], options=values.user_options(own),
                              **{**group, "policy": values.retry_policy(settings, own.attempts)}))
               for own in settings.consumer),
-        ]),
-        Supervisor("routing", intensity=None, children=[
+        ])),
+        *_when(gateway, Supervisor("routing", intensity=None, children=[
             *(_child(name, partial(AsgiLifespan, app)) for name, app in parts.apps.items()),
             _child("router", partial(Router, parts.routes, metrics), on_crash="retry_once"),
             # An actor for each upstream of a route, `upstream:URL`; a reload starts and stops them.
             DynamicSupervisor("upstreams", Upstream, mailbox=Mailbox(16), max_children=4096, intensity=None),
-        ]),
-        _child("front_end", partial(FrontEnd, "public", partial(public_app, parts), sockets.public, metrics,
-                                    values.server_limits(settings), log_requests=settings.log.requests,
-                                    tls=parts.tls, extra=values.extra_headers(settings)), shutdown=20.0),
+        ]), _child("front_end", partial(FrontEnd, "public", partial(public_app, parts), sockets.public, metrics,
+                                        values.server_limits(settings), log_requests=settings.log.requests,
+                                        tls=parts.tls, extra=values.extra_headers(settings)), shutdown=20.0)),
     ])  # fmt: skip
+
+
+N = TypeVar("N")
+
+
+def _when(condition: bool, *children: N) -> Sequence[N]:
+    return children if condition else ()
 
 
 def _limiter(parts: Parts) -> Callable[[], Any]:
@@ -200,12 +217,32 @@ def _child(id: str, factory: Callable[[], Any], **options: Any) -> Child:
     return Child(id, factory, mailbox=Mailbox(4096), **options)
 
 
+def parent_tree(force: Workforce, sockets: Listening) -> Supervisor:
+    """The tree of a parent: the operator's listeners, and an actor for each process, whose own tree is `tree`."""
+    settings = force.settings
+    app = partial(partial, force.app, sockets.admin_bind(settings))
+    deadline, backoff = settings.server.shutdown_deadline, Backoff(max=2.0)
+    # A worker that ends again and again comes back ever later, and after ten times in a minute the parent gives up:
+    # whoever runs the server is to know.
+    return Supervisor("root", intensity=10, period=60.0, children=[
+        _child("admin", partial(FrontEnd, "admin", app(False), sockets.admin, force.metrics), backoff=backoff),
+        _child("control", partial(FrontEnd, "control", app(True), sockets.control, force.metrics), backoff=backoff),
+        *(_child(id, partial(Worker, number, force.launch, force.fleet, drain=deadline, stop=deadline / 2),
+                 start_timeout=60.0, shutdown=deadline, backoff=backoff)
+          for number, id in enumerate(force.ids, 1)),
+        _child("roll", partial(Roller, force.ids), backoff=backoff),
+    ])  # fmt: skip
+
+
 def run(config: Path) -> int:
     """Run the server; its exit code."""
-    settings = read_settings(config)
+    content = read_file(config)
+    settings = read_settings(config, content)
     configure_logging(settings.log.level, settings.log.format, sys.stderr)
-    with made_engine(settings) as engine, made_spool(settings) as spool, listening(settings) as sockets:
-        parts = Parts(settings, engine, spool)
+    if settings.server.workers > 1:
+        return run_parent(config, settings, content)
+    with made_engine(settings) as engine, made_spool(settings) as spooling, listening(settings) as sockets:
+        parts = Parts(settings, engine, spooling)
         try:
             trio.run(serve, tree(parts, sockets), parts, sockets, partial(read_settings, config))
         except SupervisorGaveUp as error:
@@ -215,9 +252,54 @@ def run(config: Path) -> int:
     return 0
 
 
-def read_settings(config: Path) -> Settings:
+def run_parent(config: Path, settings: Settings, content: str) -> int:
+    """Run the server as several processes; its exit code."""
+
+    def reread() -> tuple[Settings, str]:
+        content = read_file(config)
+        return read_settings(config, content), content
+
+    with data_directory(settings), listening(settings) as sockets:
+        force = Workforce(settings, content, worker_command(Path(__file__), config), sockets.public, reread)
+        try:
+            trio.run(serve_workers, parent_tree(force, sockets), force, sockets)
+        except SupervisorGaveUp as error:
+            if (code := code_of(error, force)) == 1:
+                log.critical("gave up", problem=str(error))
+            return code
+    log.info("stopped")
+    return 0
+
+
+def run_worker(config: Path, number: int, sockets: Listening, lifeline: Lifeline) -> int:
+    """Be one of several processes, as a parent started it; the exit code."""
+    beginning = lifeline.begin()
+
+    def read(content: str | None = None) -> Settings:
+        return of_worker(read_settings(config, content), beginning)
+
+    settings = read(beginning.content)
+    configure_logging(settings.log.level, settings.log.format, sys.stderr)
+    structlog.contextvars.bind_contextvars(worker=number)
+    with made_spool(settings) as spooling:
+
+        def reread() -> Settings:
+            return with_instance_id(read(), spooling)
+
+        settings = with_instance_id(settings, spooling)
+        with engine_in(settings, settings.data.dir) as engine:
+            parts = Parts(settings, engine, spooling)
+            try:
+                trio.run(serve, tree(parts, sockets), parts, sockets, reread, lifeline)
+            except SupervisorGaveUp as error:
+                log.critical("gave up", problem=str(error))
+                return 1
+    return 0
+
+
+def read_settings(config: Path, content: str | None = None) -> Settings:
     """Raises ConfigError."""
-    return load(config, os.environ, [route.prefix for route in BUILTIN_ROUTES])
+    return load(config, os.environ, [route.prefix for route in BUILTIN_ROUTES], content)
 
 
 # The command line.
@@ -245,6 +327,19 @@ def check(context: click.Context) -> None:
     load_apps(settings)
     load_handlers(settings)
     click.echo(f"{path} is fine")
+
+
+@weir.command(hidden=True)
+@click.option("--number", type=int, required=True)
+@click.option("--control", type=int, required=True)
+@click.option("--public", type=int, multiple=True)
+@config_option
+@click.pass_context
+def worker(context: click.Context, number: int, control: int, public: tuple[int, ...]) -> None:
+    """Be worker NUMBER of the server that started this process; the others are file descriptors."""
+    own, shared = ([socket.socket(fileno=fd) for fd in fds] for fds in ((control,), public))
+    sockets = Listening(control=own, public=shared, worker=True)
+    sys.exit(run_worker(_config(context), number, sockets, Lifeline(socket.socket(fileno=0))))
 
 
 @weir.command("tree")

@@ -5,9 +5,10 @@ One `Metrics` is made in the composition root and given to every actor, so count
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 Labels = tuple[str, ...]
+Across = Literal["sum", "max", "min"]
 
 
 @dataclass(slots=True)
@@ -25,12 +26,17 @@ class Counter:
 
 @dataclass(slots=True)
 class Gauge:
-    """A family whose values are read from *collect* at scrape time."""
+    """A family whose values are read from *collect* at scrape time.
+
+    `across`: how the values of several processes become one. `sum`; `max` for ages, and for what all of them read of
+    the same thing; `min` for what is well when it is well in all of them.
+    """
 
     name: str
     help: str
     labels: Labels
     collect: Callable[[], Mapping[Labels, float]]
+    across: Across = "sum"
 
 
 @dataclass(slots=True)
@@ -82,17 +88,32 @@ class Metrics:
     def counter(self, name: str, help: str, labels: Labels = ()) -> Counter:
         return self._add(Counter(name, help, labels), Counter)
 
-    def gauge(self, name: str, help: str, labels: Labels, collect: Callable[[], Mapping[Labels, float]]) -> Gauge:
-        family = Gauge(name, help, labels, collect)
+    def gauge(
+        self,
+        name: str,
+        help: str,
+        labels: Labels,
+        collect: Callable[[], Mapping[Labels, float]],
+        across: Across = "sum",
+    ) -> Gauge:
+        family = Gauge(name, help, labels, collect, across)
         self._families[name] = family  # a new incarnation's reading replaces the dead one's
         return family
 
-    def reading(self, name: str, help: str, labels: Labels, values: Labels, read: Callable[[], float]) -> None:
+    def reading(
+        self,
+        name: str,
+        help: str,
+        labels: Labels,
+        values: Labels,
+        read: Callable[[], float],
+        across: Across = "sum",
+    ) -> None:
         """One series of a gauge that several actors share; a second reading of the same series replaces the first."""
         readings = self._readings.setdefault(name, {})
         readings[values] = read
         if name not in self._families:
-            self.gauge(name, help, labels, lambda: {series: reading() for series, reading in readings.items()})
+            self.gauge(name, help, labels, lambda: {series: reading() for series, reading in readings.items()}, across)
 
     def histogram_reading(
         self,

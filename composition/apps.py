@@ -33,6 +33,9 @@ REQUEST_PATH = (
 )  # fmt: skip
 """The ids without which no request can be answered: /readyz watches them."""
 
+CONSUMING = ("storage", "storage_reader", "event_log", *GROUPS)
+"""The ids without which a process that takes no requests is none: /readyz watches them there."""
+
 
 def public_app(parts: Parts, front_end: FrontEnd) -> App:
     """The request stages, wired to the actors they ask."""
@@ -65,16 +68,17 @@ def admin_app(parts: Parts, bind: str, trusted: bool, listener: FrontEnd) -> App
     control = Control(
         listener.system,
         parts.phase,
-        REQUEST_PATH,
+        REQUEST_PATH if parts.gateway else CONSUMING,
         openapi=partial(document, values.documented(settings)),
         before_scrape=partial(parts.lag.refresh, listener.lookup),
+        metrics=parts.metrics,
         engine=parts.engine.health,
     )
     token = AdminToken.load(settings.data.dir / "admin.token")
     parts.audit_key()  # made at the first start, not when it is first asked for
-    operate = operations(listener.lookup, settings, parts.audit, parts.search, parts.audit_key, cached=True)
+    operate = operations(listener.lookup, settings, parts.audit, parts.search, parts.audit_key, cached=parts.gateway)
     app = create_app(
-        control, operate, parts.metrics, token,
+        control, operate, token,
         bind=bind, allow_kill=settings.admin.allow_kill, trusted=trusted,
     )  # fmt: skip
     return shield_send(cast(App, app), deadline=5.0)

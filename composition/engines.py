@@ -5,9 +5,10 @@ The clients of the real engines are imported where they are configured: an embed
 
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from backends.embedded.database import Database
 from backends.embedded.engine import Engine as EmbeddedEngine
@@ -15,6 +16,7 @@ from backends.embedded.lock import data_directory_lock
 from backends.ports.engine import Engine
 from backends.spool.spool import Spool
 from composition import values
+from composition.slots import Adoption, claimed_slot
 from gateway.ids import new_id
 from settings import Settings
 
@@ -26,8 +28,13 @@ if TYPE_CHECKING:
 def made_engine(settings: Settings) -> Iterator[Engine]:
     """The data directory under its lock (the operator's token, the control socket and spools are there whatever the
     engine), and the engine that the settings name. No connection is opened yet."""
-    with data_directory_lock(settings.data.dir), engine_in(settings, settings.data.dir) as engine:
+    with data_directory(settings), engine_in(settings, settings.data.dir) as engine:
         yield engine
+
+
+def data_directory(settings: Settings) -> AbstractContextManager[None]:
+    """Held by one server, or one command, at a time. Raises CannotOpen, DataDirectoryInUse."""
+    return data_directory_lock(settings.data.dir)
 
 
 @contextmanager
@@ -46,17 +53,35 @@ def engine_in(settings: Settings, folder: Path) -> Iterator[Engine]:
             yield EmbeddedEngine(stack.enter_context(Database.open(folder / "weir.db")))
 
 
+class Spooling(NamedTuple):
+    """Where events wait while the bus is away, in a folder of this process alone (`slot`)."""
+
+    slot: int
+    spool: Spool
+    adoption: Adoption
+
+
 @contextmanager
-def made_spool(settings: Settings) -> Iterator[Spool | None]:
-    """Where events wait while the bus is away; None where the log is in the database. Raises OSError."""
+def made_spool(settings: Settings) -> Iterator[Spooling | None]:
+    """None where the log is in the database. Raises OSError."""
     if not settings.kafka.bootstrap:
         yield None
         return
-    spool = Spool(settings.data.dir / "spool", settings.audit.spool)
-    try:
-        yield spool
-    finally:
-        spool.close()
+    root, room = settings.data.dir / "spool", settings.audit.spool
+    with claimed_slot(root) as slot:
+        spool = Spool(root / str(slot), room)
+        try:
+            yield Spooling(slot, spool, Adoption(root, spool, room))
+        finally:
+            spool.close()
+
+
+def with_instance_id(settings: Settings, spooling: Spooling | None) -> Settings:
+    """`kafka.instance_id` made this process's own among those of its server, where there is one."""
+    if spooling is None or not settings.kafka.instance_id:
+        return settings
+    own = f"{settings.kafka.instance_id}-{spooling.slot}"
+    return replace(settings, kafka=replace(settings.kafka, instance_id=own))
 
 
 @asynccontextmanager

@@ -17,6 +17,8 @@ class Listening:
     admin: Sequence[socket.socket] = ()
     control: Sequence[socket.socket] = ()
     public: Sequence[socket.socket] = ()
+    worker: bool = False
+    """Whether the sockets are a parent's, who has the admin listener."""
 
     def gateway_urls(self, *, tls: bool) -> str:
         return _urls(self.public, "https" if tls else "http")
@@ -44,7 +46,8 @@ def listening(settings: Settings) -> Iterator[Listening]:
         def opened(bind: str) -> list[socket.socket]:
             return [stack.enter_context(sock) for sock in open_sockets([bind])]
 
-        public, admin = opened(str(settings.server.bind)), opened(str(settings.admin.bind))
+        public = opened(str(settings.server.bind)) if "gateway" in settings.server.roles else []
+        admin = opened(str(settings.admin.bind))
         stack.callback(control.unlink, missing_ok=True)
         yield Listening(admin, opened(f"unix:{control}"), public)
 

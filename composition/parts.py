@@ -18,9 +18,9 @@ from actors.rate_limiter.store import Buckets
 from actors.router.table import RouteTable, RouteTableRef
 from actors.shared_store.standing import Standing
 from backends.ports.engine import Engine
-from backends.ports.spool import Spool
 from composition import values
 from composition.audit_key import AuditKeyFile
+from composition.engines import Spooling
 from composition.mail_rules import mail_rules
 from gateway.admin.control import Phase
 from gateway.admin.lag import LagGauge
@@ -46,10 +46,12 @@ class Parts:
     HandlerError for a consumer whose handler is none.
     """
 
-    def __init__(self, settings: Settings, engine: Engine, spool: Spool | None = None) -> None:
+    def __init__(self, settings: Settings, engine: Engine, spooling: Spooling | None = None) -> None:
         self.settings = settings
+        self.gateway = "gateway" in settings.server.roles
+        """Whether this process takes requests."""
         self.engine = engine
-        self.spool = spool
+        self.spooling = spooling
         self.phase = Phase()
         self.audit, self.search = engine.audit(), engine.search()
         self.audit_key = AuditKeyFile(settings.data.dir)

@@ -30,21 +30,32 @@ from composition.budgets import within
 from composition.engines import opened_engines
 from composition.listening import Listening
 from composition.parts import Parts
+from gateway.admin.readings import read
 from gateway.asgi_target import TargetError
 from gateway.front_end import Drain
 from gateway.limits import LimitPlan
 from gateway.logging import set_level
 from gateway.process import STOP, until_stopped
 from gateway.tls import TlsError
+from gateway.workers.lifeline import Lifeline
 from settings import ConfigError, Settings, describe_changes
 
 log = structlog.get_logger("weir")
 
+# For a client that sends as this worker is told to go there is another one to connect to, if it is told so.
+_WORKERS_LINGER_S = 1.0
 
-async def serve(declared: Supervisor, parts: Parts, sockets: Listening, reread: Callable[[], Settings]) -> None:
-    """Run the tree until a signal stops it. Raises SupervisorGaveUp."""
+
+async def serve(
+    declared: Supervisor,
+    parts: Parts,
+    sockets: Listening,
+    reread: Callable[[], Settings],
+    lifeline: Lifeline | None = None,
+) -> None:
+    """Run the tree until a signal stops it. A worker tells its parent by *lifeline*. Raises SupervisorGaveUp."""
     deadline = parts.settings.server.shutdown_deadline
-    with trio.open_signal_receiver(*STOP, signal.SIGHUP) as signals, closing(parts.origins):
+    with trio.open_signal_receiver(*STOP, signal.SIGHUP, signal.SIGUSR2) as signals, closing(parts.origins):
         async with (
             opened_engines(parts.engine, parts.redis),
             open_system(
@@ -52,27 +63,41 @@ async def serve(declared: Supervisor, parts: Parts, sockets: Listening, reread: 
             ) as system,
         ):
             expose(parts.metrics, system)
-            await _look_after_upstreams(parts, system)
+            if parts.gateway:
+                await _look_after_upstreams(parts, system)
             # Everything that lives as long as the process is there: no collection needs to look at it again.
             gc.collect()
             gc.freeze()
             parts.phase.started = True
             tls = parts.tls.current is not None
+            if lifeline is not None:
+                lifeline.ready()
             log.info("ready", gateway=sockets.gateway_urls(tls=tls), admin=sockets.admin_urls())
             await until_stopped(
-                signals, reload=partial(_reload, parts, system, reread), drain=partial(_drain, parts, system)
+                signals,
+                reload=partial(_reload, parts, system, reread),
+                roll=_roll,
+                drain=partial(_drain, parts, system, _WORKERS_LINGER_S if sockets.worker else 0.0),
             )
+    if lifeline is not None:
+        lifeline.last(read(parts.metrics))
 
 
-async def _drain(parts: Parts, system: System) -> None:
+async def _roll() -> None:
+    log.warning("there are no workers to replace: this server is one process, restart it")
+
+
+async def _drain(parts: Parts, system: System, linger: float) -> None:
     """/readyz fails, load balancers look away, then the listeners close and what is in flight ends."""
     server = parts.settings.server
     parts.phase.draining = True
     end = trio.current_time() + server.shutdown_deadline
+    if not parts.gateway:
+        return  # what is in hand, the tree's stop brings to an end
     await trio.sleep(server.drain_delay)
     # Half of what is left is the tree's: its actors have work of their own to bring to an end.
     try:
-        await system.ref("front_end").ask(Drain((end - trio.current_time()) / 2))
+        await system.ref("front_end").ask(Drain((end - trio.current_time()) / 2, linger))
     except ActorError as error:  # it crashed just now: there is nothing in flight any more, so the tree may stop
         log.warning("the front end could not drain", problem=str(error))
 
@@ -81,19 +106,20 @@ async def _reload(parts: Parts, system: System, reread: Callable[[], Settings]) 
     """Take over what can change while running; a file that is wrong changes nothing."""
     try:
         new = reread()
-        routes = values.routes(new)
-        targets(parts, system.ref).check(routes)
         tls = values.tls(new)
+        if parts.gateway:
+            targets(parts, system.ref).check(values.routes(new))
     except (ConfigError, TargetError, TlsError) as error:
         log.error("not reloaded, the old settings stay", problem=str(error))
         return
     changes = describe_changes(parts.settings, new)
-    try:
-        await system.ref("rate_limiter").ask(limiter_messages.Reload(values.limits(new)), timeout=5.0)
-        await system.ref("router").ask(router_messages.Reload(routes), timeout=5.0)
-    except ActorError as error:
-        log.error("not reloaded: ask again when the tree is well", problem=str(error))
-        return
+    if parts.gateway:
+        try:
+            await system.ref("rate_limiter").ask(limiter_messages.Reload(values.limits(new)), timeout=5.0)
+            await system.ref("router").ask(router_messages.Reload(values.routes(new)), timeout=5.0)
+        except ActorError as error:
+            log.error("not reloaded: ask again when the tree is well", problem=str(error))
+            return
     parts.policy.limits, parts.policy.cors = LimitPlan(values.limits(new)), values.cors(new)
     server = parts.settings.server
     if (tls is None) == (parts.tls.current is None):  # else it is among what needs a restart
@@ -104,7 +130,8 @@ async def _reload(parts: Parts, system: System, reread: Callable[[], Settings]) 
     parts.settings = replace(
         parts.settings, server=server, cors=new.cors, limits=new.limits, routes=new.routes, log=new.log
     )
-    await _look_after_upstreams(parts, system)
+    if parts.gateway:
+        await _look_after_upstreams(parts, system)
     log.info("reloaded", changed=changes.reload, needs_restart=changes.restart)
 
 
@@ -123,9 +150,13 @@ async def _look_after_upstreams(parts: Parts, system: System) -> None:
 
 
 def _observe(parts: Parts, event: Event) -> None:
-    """One line for each exit, with what comes next."""
     if isinstance(event, ActorExited | ActorTakenDown) and event.next == "restart":
         parts.restarts.inc(event.actor)
+    log_exit(event)
+
+
+def log_exit(event: Event) -> None:
+    """One line for each exit, with what comes next."""
     if isinstance(event, ActorReady | ActorTakenDown):
         log.debug(describe(event), actor=event.actor)
         return

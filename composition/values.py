@@ -39,6 +39,7 @@ from settings import Settings, UserConsumer
 
 if TYPE_CHECKING:
     from backends.redis.engine import RedisEngine
+    from composition.engines import Spooling
 
 
 def limits(settings: Settings) -> tuple[limiter_messages.Limit, ...]:
@@ -53,8 +54,8 @@ CODECS = {USER_PROFILE: Codec(Entity), CONFIGURATION: Codec(Entity), TOKEN_VALID
 
 
 def redis(settings: Settings) -> "RedisEngine | None":
-    """None: no Redis. Raises RedisUrlError."""
-    if not settings.redis.url:
+    """None: no Redis, or no requests for which it would be asked. Raises RedisUrlError."""
+    if not settings.redis.url or "gateway" not in settings.server.roles:
         return None
     # Imported where it is used: the client takes a third of a second to load.
     from backends.redis.engine import RedisEngine
@@ -173,7 +174,11 @@ def email_sender(settings: Settings) -> EmailSender:
 
 
 def housekeeping(
-    engine: Engine, settings: Settings, audit: AuditStore, audit_key: Callable[[], AuditKey]
+    engine: Engine,
+    settings: Settings,
+    audit: AuditStore,
+    audit_key: Callable[[], AuditKey],
+    spooling: "Spooling | None" = None,
 ) -> Sequence[Job]:
     entities, event_log, deliveries = engine.entities(), engine.event_log(), engine.deliveries()
     kept = settings.events.retention  # a delivery that is done is of interest as long as its event
@@ -189,6 +194,8 @@ def housekeeping(
             return await audit.drop_prefix(time.time() - audited, 200, audit_key().sign)
 
         jobs.append(Job(name="audit_retention", every=60.0, run=drop_audits, until_empty=True))
+    if spooling is not None:
+        jobs.append(Job(name="adoption", every=10.0, run=spooling.adoption.run, until_empty=True))
     return jobs
 
 

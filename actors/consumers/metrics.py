@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from actors.metrics import Metrics
+from actors.metrics import Across, Metrics
 
 
 class ConsumerMetrics:
@@ -63,4 +63,5 @@ class ConsumerMetrics:
             ("weir_consumer_waiting", "Records that wait for another attempt, or for their burial", waiting),
             ("weir_consumer_paused_partitions", "Partitions that are not fetched until work is done", paused),
         ):
-            self._metrics.reading(name, help, ("group",), (self._group,), read)
+            across: Across = "max" if name.endswith("_seconds") else "sum"
+            self._metrics.reading(name, help, ("group",), (self._group,), read, across)

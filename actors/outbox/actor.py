@@ -91,12 +91,14 @@ class OutboxRelay(Actor[Waiting]):
             "Events that wait for the bus (counted up to 100,000), at the instance that relays.",
             (),
             lambda: {(): float(seen.rows)} if (seen := self._seen()) else {},
+            "max",
         )
         metrics.gauge(
             "weir_outbox_age_seconds",
             "How long the first of them has waited.",
             (),
             lambda: {(): seen.age} if (seen := self._seen()) else {},
+            "max",
         )
 
     async def on_start(self) -> None:

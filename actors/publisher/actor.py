@@ -230,9 +230,10 @@ class Publisher(Actor[Publish | Flush]):
 
     async def _deliver_forever(self, spool: Spool) -> None:
         while True:
-            if not spool.events:
+            while not spool.events:
                 self._spooled = trio.Event()
-                await self._spooled.wait()
+                with trio.move_on_after(_SYNC_S):  # what another process left comes into the spool by nobody's hand
+                    await self._spooled.wait()
             await self._deliver(spool)
 
     async def _deliver(self, spool: Spool) -> None:
@@ -260,4 +261,6 @@ async def _sync(spool: Spool) -> None:
 def _measure(spool: Spool, metrics: Metrics) -> None:
     metrics.gauge("weir_spool_bytes", "Bytes on disk that wait for the log.", (), lambda: {(): float(spool.size)})
     metrics.gauge("weir_spool_events", "Events on disk that wait for the log.", (), lambda: {(): float(spool.events)})
-    metrics.gauge("weir_spool_age_seconds", "Since the oldest of them was published.", (), lambda: {(): spool.age()})
+    metrics.gauge(
+        "weir_spool_age_seconds", "Since the oldest of them was published.", (), lambda: {(): spool.age()}, "max"
+    )

@@ -31,13 +31,18 @@ class SharedStore(Actor[None]):
         self._failures = metrics.counter("weir_shared_store_failed_heartbeats_total", "Heartbeats without an answer.")
         self._epochs = metrics.counter("weir_shared_store_epochs_total", "Times the shared cache was begun anew.")
         metrics.gauge(
-            "weir_shared_store_up", "Whether the shared store is asked.", (), lambda: {(): float(standing.usable)}
+            "weir_shared_store_up",
+            "Whether the shared store is asked.",
+            (),
+            lambda: {(): float(standing.usable)},
+            "min",
         )
         metrics.gauge(
             "weir_shared_store_instances",
             "Instances alive, as last known.",
             (),
             lambda: {(): float(standing.instances)},
+            "max",
         )
 
     async def on_start(self) -> None:

@@ -24,6 +24,8 @@ class Drain:
     """
 
     timeout: float
+    linger: float = 0.0
+    """For so long an idle connection may bring one more request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +87,8 @@ class FrontEnd(Actor[Drain | Beat]):
         if isinstance(message, Beat):
             return None
         later = self.later()
-        self.spawn(self._drain, message.timeout, later)
+        self.spawn(self._drain, message, later)
         return later
 
-    async def _drain(self, timeout: float, later: Later) -> None:
-        later.answer(await self._server.drain(timeout))
+    async def _drain(self, message: Drain, later: Later) -> None:
+        later.answer(await self._server.drain(message.timeout, message.linger))

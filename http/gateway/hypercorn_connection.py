@@ -125,6 +125,9 @@ class HypercornConnection(TCPServer):
         self._ended = False
         """What the client still sends is read, for a while, and thrown away."""
 
+    def close_after_next(self) -> None:
+        """Nothing to do: `context.terminated` closes it after the next answer."""
+
     def close_if_idle(self) -> None:
         """Close now if no request is in flight. With one, `context.terminated` closes it after the answer."""
         if self._is_idle:

@@ -15,15 +15,21 @@ async def until_stopped(
     signals: AsyncIterator[int],
     *,
     reload: Callable[[], Awaitable[None]],
+    roll: Callable[[], Awaitable[None]],
     drain: Callable[[], Awaitable[None]],
 ) -> None:
-    """Reload on each SIGHUP; drain and return on the first of `STOP`. A second one cuts the drain short."""
-    async for received in signals:
-        if received == signal.SIGHUP:
-            await reload()
-        elif received in STOP:
-            log.info("stopping", signal=signal.Signals(received).name)
-            break
+    """Reload on each SIGHUP, roll on each SIGUSR2; drain and return on the first of `STOP`. A second one cuts the drain
+    short. A roll takes its time, so signals are heard meanwhile; the drain gives it up."""
+    async with trio.open_nursery() as rolling:
+        async for received in signals:
+            if received == signal.SIGHUP:
+                await reload()
+            elif received == signal.SIGUSR2:
+                rolling.start_soon(roll)
+            elif received in STOP:
+                log.info("stopping", signal=signal.Signals(received).name)
+                break
+        rolling.cancel_scope.cancel()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_cut_short, signals, nursery.cancel_scope)
         await drain()

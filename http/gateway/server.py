@@ -126,6 +126,7 @@ class Server:
         self._refuse = app.unreadable if isinstance(app, NativeApp) else unreadable
         self._accepting = trio.CancelScope()
         self._live: set[Connection] = set()
+        self._lingering = False
         self._accepted = 0
         self._changed = trio.Event()
         self._per_address: Counter[str] = Counter()
@@ -153,18 +154,28 @@ class Server:
             await self._serve_connections(task_status)
             nursery.cancel_scope.cancel()  # the lifespan's: it shuts the app down
 
-    async def drain(self, timeout: float) -> bool:
+    async def drain(self, timeout: float, linger: float = 0.0) -> bool:
         """Accept no more, close idle connections, let requests end within *timeout* seconds, then cut the rest.
 
+        With *linger*, for so many seconds (half of *timeout* at most) an idle connection may bring one more request,
+        whose answer says that it was the last: a client that sent it at this moment would find the connection reset.
         Returns whether nothing had to be cut.
         """
+        end = trio.current_time() + timeout
+        self._lingering = linger > 0
         await self._context.terminated.set()
         self._accepting.cancel()
         for sock in self._sockets:
             sock.close()
+        if self._lingering:
+            for connection in tuple(self._live):
+                connection.close_after_next()
+            with trio.move_on_after(min(linger, timeout / 2)):
+                await self._wait_until_empty()
+            self._lingering = False
         for connection in tuple(self._live):
             connection.close_if_idle()
-        with trio.move_on_after(timeout):
+        with trio.move_on_at(end):
             await self._wait_until_empty()
         cut = tuple(self._live)
         for connection in cut:
@@ -323,7 +334,7 @@ class Server:
             self._changed = trio.Event()
 
     def _over_cap(self, address: str) -> str:
-        if self._context.terminated.is_set():
+        if self._context.terminated.is_set() and not self._lingering:
             return "draining"
         if self._accepted >= self._limits.max_connections:  # those that have not shaken hands yet, too
             return "total"

@@ -7,6 +7,7 @@ from actors.metrics import Metrics
 from actors.runtime import Actor, Child, Mailbox, Supervisor, open_system
 from composition.actor_metrics import expose
 from gateway.admin.exposition import render
+from gateway.admin.readings import read
 
 
 class Sleeper(Actor[float]):
@@ -22,7 +23,7 @@ async def test_a_scrape_shows_every_actor_as_it_is_now(autojump_clock: MockClock
         for _ in range(80):
             await system.ref("a").tell(0.2)
         await trio.sleep(20)
-        lines = render(metrics).decode().splitlines()
+        lines = render(read(metrics)).decode().splitlines()
     assert 'weir_actor_message_age_seconds_count{actor="a"} 80.0' in lines
     assert 'weir_actor_message_age_seconds_bucket{actor="a",le="0.1"} 0.0' in lines
     assert 'weir_actor_message_age_seconds_bucket{actor="a",le="0.25"} 80.0' in lines

@@ -6,7 +6,6 @@ import msgspec
 import pytest
 from quart_trio import QuartTrio
 
-from actors.metrics import Metrics
 from gateway.admin.access import AdminToken, host_matches
 from gateway.admin.app import create_app
 from gateway.admin.dead_letter_operations import DeadLetterOperations
@@ -34,7 +33,7 @@ def nobody(id: str) -> Any:
 def app() -> QuartTrio:
     operations = Operations({"echo": echo, "broken": broken, **DeadLetterOperations(nobody).by_name()})
     token = AdminToken("open sesame")
-    return create_app(None, operations, Metrics(), token, bind="127.0.0.1:8001", allow_kill=False)  # type: ignore[arg-type]
+    return create_app(None, operations, token, bind="127.0.0.1:8001", allow_kill=False)  # type: ignore[arg-type]
 
 
 BODIES = {

@@ -8,6 +8,7 @@ from actors.metrics import Metrics
 from actors.runtime import ActorRestarting
 from gateway.admin.exposition import render
 from gateway.admin.lag import LagGauge
+from gateway.admin.readings import read
 from tests.gateway.support import FakeActor
 
 
@@ -23,7 +24,7 @@ async def test_deliveries_that_are_not_made_yet_are_seen_though_nothing_lags(awa
         deliveries.answer = lambda message: ActorRestarting("away", 1.0)
         log.answer = lambda message: {("notification", "entity.changed", 0): 3}
         await gauge.refresh({"event_log": log, "deliveries": deliveries}.__getitem__)
-    text = render(metrics).decode()
+    text = render(read(metrics)).decode()
     assert "weir_deliveries_pending 7" in text
     assert "weir_deliveries_oldest_seconds 12.5" in text
     assert 'weir_delivery_endpoints{state="working"} 2' in text

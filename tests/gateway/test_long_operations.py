@@ -57,7 +57,7 @@ def work() -> Work:
 def app_of(work: Work) -> App:
     operations = Operations({"count": work.count, "hang": work.hang})
     token = AdminToken("open sesame")
-    app = create_app(None, operations, Metrics(), token, bind="127.0.0.1:8001", allow_kill=False, trusted=True)  # type: ignore[arg-type]
+    app = create_app(None, operations, token, bind="127.0.0.1:8001", allow_kill=False, trusted=True)  # type: ignore[arg-type]
     return shield_send(cast(App, app), deadline=5.0)
 
 
@@ -127,7 +127,7 @@ async def test_a_server_that_goes_down_ends_it_with_one_line(work: Work, tmp_pat
 async def test_who_does_not_ask_for_lines_gets_the_result_alone(work: Work) -> None:
     operations = Operations({"count": work.count})
     token = AdminToken("open sesame")
-    app = create_app(None, operations, Metrics(), token, bind="127.0.0.1:8001", allow_kill=False)  # type: ignore[arg-type]
+    app = create_app(None, operations, token, bind="127.0.0.1:8001", allow_kill=False)  # type: ignore[arg-type]
     answer = await app.test_client().post("/operations/count", data=b'{"to": 1}', headers=HOST)
     assert msgspec.json.decode(await answer.get_data()) == {"counted": 1}
     lines = await app.test_client().post(

@@ -309,6 +309,28 @@ async def test_a_drain_lets_requests_end_and_then_closes() -> None:
 # Caps.
 
 
+async def test_a_drain_that_lingers_answers_one_more_request_of_an_idle_connection_as_its_last() -> None:
+    async with serving(hello) as here, await here.connect() as busy, await here.connect() as silent:
+        await busy.send_all(GET)
+        await read_answer(busy)
+        drained: list[bool] = []
+
+        async def drain() -> None:
+            drained.append(await here.server.drain(5.0, linger=0.5))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drain)
+            await trio.sleep(0.1)
+            await busy.send_all(GET)
+            answer = await read_answer(busy)
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert b"connection: close" in answer.lower()
+            assert not await is_closed(silent, within=0.1)
+            await busy.aclose()
+            assert await is_closed(silent)
+        assert drained == [True]
+
+
 async def test_a_request_that_waits_behind_an_answer_begun_before_the_drain_does_not_hold_it_up() -> None:
     """That answer's head could not say `Connection: close` yet; the client has the next request to repeat."""
     begun, go = trio.Event(), trio.Event()

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from settings import Bind, ConfigError, Limit, MailRule, Route, Settings, describe_changes, load
 from settings_reader import defaults
 
+ONE_PROCESS = "embedded storage is one process; set postgres.dsn and kafka.bootstrap for more"
+
 Load = Callable[..., Settings]
 
 
@@ -262,7 +264,7 @@ def test_variables_without_a_double_underscore_are_somebody_elses() -> None:
         ({"WEIR_server__bind": "x"}, "unknown variable WEIR_server__bind; a key's variable is WEIR_SECTION__KEY"),
         ({"WEIR_A\n__B": "x"}, 'unknown variable WEIR_A\\n__B; a key\'s variable is WEIR_SECTION__KEY'),
         ({"WEIR_SERVER__WORKERS": "two"}, 'WEIR_SERVER__WORKERS = "two": must be a whole number'),
-        ({"WEIR_SERVER__WORKERS": "2"}, "WEIR_SERVER__WORKERS = 2: embedded storage is one process; set it to 1"),
+        ({"WEIR_SERVER__WORKERS": "2"}, f"WEIR_SERVER__WORKERS = 2: must be 1: {ONE_PROCESS}"),
         ({"WEIR_ADMIN__ALLOW_KILL": "yes"}, 'WEIR_ADMIN__ALLOW_KILL = "yes": must be true or false'),
         ({"WEIR_ADMIN__ALLOW_KILL": ""}, 'WEIR_ADMIN__ALLOW_KILL = "": must be true or false'),
         (
@@ -460,7 +462,12 @@ def route(**changes: str | None) -> str:
         ('notifications.smtp = "smtp://me:pw@mail:25"', f'notifications.smtp = "smtp://…@mail:25": {SMTP}'),
         ('notifications.from_address = "weir"', 'notifications.from_address = "weir": must be like "weir@host"'),
         # later builds
-        ("server.workers = 2", "server.workers = 2: embedded storage is one process; set it to 1"),
+        ("server.workers = 2", f"server.workers = 2: must be 1: {ONE_PROCESS}"),
+        ('server.roles = ["gateway"]', 'server.roles = ["gateway"]: must be both gateway and consumers: '
+         f"{ONE_PROCESS}"),
+        ("server.roles = []", "server.roles = []: must be a list with at least 1 entry"),
+        ('server.roles = ["both"]', 'server.roles[0] = "both": must be "gateway" or "consumers"'),
+        ('server.roles = ["gateway", "gateway"]', 'server.roles = ["gateway", "gateway"]: must name each once'),
         ("server.workers = 0", "server.workers = 0: must be at least 1"),
         ('server.tls_cert = "cert.pem"', f'server.tls_cert = "cert.pem": must come with server.tls_key{TLS}'),
         ('server.tls_key = "key.pem"', f'server.tls_key = "key.pem": must come with server.tls_cert{TLS}'),

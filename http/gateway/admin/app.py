@@ -1,7 +1,7 @@
 """The operator's HTTP API and pages, a quart-trio app. Served on the admin listener and, for the command
 line, on the control socket (whose file mode is its access control: `trusted`)."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial, wraps
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -11,11 +11,11 @@ from quart import Response, render_template, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from actors.metrics import Metrics
 from gateway.admin import exposition
 from gateway.admin.access import AdminToken, host_matches
-from gateway.admin.operations import OperationError, Operations
+from gateway.admin.operations import Caller, OperationError
 from gateway.admin.readiness import Readiness
+from gateway.admin.readings import Reading
 from gateway.admin.streaming import MEDIA_TYPE, streamed
 
 Handler = Callable[..., Awaitable[Response]]
@@ -24,11 +24,22 @@ Handler = Callable[..., Awaitable[Response]]
 class Control(Protocol):
     """What the app may see and do of the running system."""
 
-    def readiness(self) -> Readiness: ...
-    def snapshot(self) -> dict[str, Any]: ...
-    def crash(self, id: str) -> None: ...
+    async def readiness(self) -> Readiness: ...
+    async def snapshot(self) -> dict[str, Any]: ...
+    async def crash(self, id: str) -> None:
+        """Raises LookupError."""
+        ...
+
+    async def roll(self) -> int:
+        """Replace every worker, one after the other; how many. Raises RollError."""
+        ...
+
+    async def readings(self) -> Sequence[Reading]: ...
     def openapi(self) -> dict[str, Any]: ...
-    async def before_scrape(self) -> None: ...
+
+
+class RollError(Exception):
+    """The workers were not all replaced; the message says why."""
 
 
 def json(value: Any, status: int = 200) -> Response:
@@ -44,8 +55,7 @@ def problem(status: int, detail: str, **headers: str) -> Response:
 
 def create_app(
     control: Control,
-    operations: Operations,
-    metrics: Metrics,
+    operations: Caller,
     token: AdminToken,
     *,
     bind: str,
@@ -101,7 +111,7 @@ def create_app(
 
     @app.get("/readyz")
     async def readyz() -> Response:
-        state = control.readiness()
+        state = await control.readiness()
         status = "ready" if state.ready else "not ready"
         if state.degraded:
             status = "degraded"
@@ -109,13 +119,25 @@ def create_app(
 
     @app.get("/metrics")
     async def scrape() -> Response:
-        await control.before_scrape()
-        return Response(exposition.render(metrics), content_type=exposition.CONTENT_TYPE)
+        return Response(exposition.render(await control.readings()), content_type=exposition.CONTENT_TYPE)
 
     @app.get("/tree")
     @protected
     async def tree() -> Response:
-        return json(control.snapshot())
+        return json(await control.snapshot())
+
+    @app.get("/readings")
+    @protected
+    async def readings() -> Response:
+        return json(await control.readings())
+
+    @app.post("/workers/roll")
+    @protected
+    async def roll() -> Response:
+        try:
+            return json({"rolled": await control.roll()})
+        except RollError as error:
+            return problem(409, str(error))
 
     @app.post("/tree/<path:id>/kill")
     @protected
@@ -123,7 +145,7 @@ def create_app(
         if not allow_kill:
             return problem(403, "killing actors is off; set admin.allow_kill = true for a game day")
         try:
-            control.crash(id)
+            await control.crash(id)
         except LookupError as error:
             return problem(404, str(error))
         return json({"id": id, "status": "it crashes on its next message"}, 202)
@@ -149,7 +171,7 @@ def create_app(
     @app.get("/")
     @protected
     async def tree_page() -> Response:
-        return await html("tree.html", tree=control.snapshot(), readiness=control.readiness())
+        return await html("tree.html", tree=await control.snapshot(), readiness=await control.readiness())
 
     @app.get("/openapi")
     @protected

@@ -4,9 +4,12 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
+from actors.metrics import Metrics
 from actors.runtime import System
 from backends.ports.engine import Health
+from gateway.admin.app import RollError
 from gateway.admin.readiness import Readiness, readiness
+from gateway.admin.readings import Reading, read
 
 
 @dataclass(slots=True)
@@ -29,6 +32,7 @@ class Control:
         *,
         openapi: Callable[[], dict[str, Any]],
         before_scrape: Callable[[], Awaitable[None]],
+        metrics: Metrics,
         engine: Callable[[], Health],
     ) -> None:
         self._system = system
@@ -36,25 +40,30 @@ class Control:
         self._request_path = request_path
         self._openapi = openapi
         self._before_scrape = before_scrape
+        self._metrics = metrics
         self._engine = engine
 
-    def readiness(self) -> Readiness:
+    async def readiness(self) -> Readiness:
         return readiness(
-            self.snapshot(),
+            self._system.snapshot(),
             started=self._phase.started,
             draining=self._phase.draining,
             request_path=self._request_path,
             engine=self._engine(),
         )
 
-    def snapshot(self) -> dict[str, Any]:
+    async def snapshot(self) -> dict[str, Any]:
         return self._system.snapshot()
 
-    def crash(self, id: str) -> None:
+    async def crash(self, id: str) -> None:
         self._system.crash(id)
+
+    async def roll(self) -> int:
+        raise RollError("this server is one process: there are no workers to replace, restart it")
+
+    async def readings(self) -> list[Reading]:
+        await self._before_scrape()
+        return read(self._metrics)
 
     def openapi(self) -> dict[str, Any]:
         return self._openapi()
-
-    async def before_scrape(self) -> None:
-        await self._before_scrape()

@@ -1,56 +1,54 @@
-"""Weir's plain counters in Prometheus' text format, rendered by prometheus-client at scrape time."""
+"""Readings in Prometheus' text format, rendered by prometheus-client at scrape time."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from actors.metrics import Counter, Family, Gauge, HistogramReading, Metrics
+from gateway.admin.readings import Reading
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class _Families(Collector):
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, readings: Sequence[Reading]) -> None:
+        self._readings = readings
 
     def describe(self) -> Iterable[Metric]:
         return ()  # families appear as actors register them; nothing is fixed at registration
 
     def collect(self) -> Iterator[Metric]:
-        for family in self._metrics.families():
-            yield _metric(family)
+        for reading in self._readings:
+            yield _metric(reading)
 
 
-def _metric(family: Family) -> Metric:
-    if isinstance(family, Counter):
+def _metric(reading: Reading) -> Metric:
+    if reading.kind == "counter":
         # prometheus-client writes `_total` itself.
-        counter = CounterMetricFamily(family.name.removesuffix("_total"), family.help, labels=family.labels)
-        values = family.values if family.values or family.labels else {(): 0.0}
-        for labels, value in list(values.items()):
+        counter = CounterMetricFamily(reading.name.removesuffix("_total"), reading.help, labels=reading.labels)
+        for labels, (value,) in reading.rows:
             counter.add_metric(labels, value)
         return counter
-    if isinstance(family, Gauge):
-        gauge = GaugeMetricFamily(family.name, family.help, labels=family.labels)
-        for labels, value in family.collect().items():
+    if reading.kind != "histogram":
+        gauge = GaugeMetricFamily(reading.name, reading.help, labels=reading.labels)
+        for labels, (value,) in reading.rows:
             gauge.add_metric(labels, value)
         return gauge
-    histogram = HistogramMetricFamily(family.name, family.help, labels=family.labels)
-    rows = family.collect() if isinstance(family, HistogramReading) else family.values
-    for labels, row in list(rows.items()):
+    histogram = HistogramMetricFamily(reading.name, reading.help, labels=reading.labels)
+    for labels, row in reading.rows:
         cumulative = 0.0
         buckets: list[tuple[str, float]] = []
-        for bound, count in zip((*map(str, family.bounds), "+Inf"), row[:-1], strict=True):
+        for bound, count in zip((*map(str, reading.bounds), "+Inf"), row[:-1], strict=True):
             cumulative += count
             buckets.append((bound, cumulative))
         histogram.add_metric(labels, buckets, row[-1])
     return histogram
 
 
-def render(metrics: Metrics) -> bytes:
+def render(readings: Sequence[Reading]) -> bytes:
     """The body of `/metrics`."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Families(metrics))
+    registry.register(_Families(readings))
     return generate_latest(registry)

@@ -19,6 +19,7 @@ class LagGauge:
             "Records between a group's committed offset and the end of the partition.",
             ("group", "topic", "partition"),
             lambda: self._lag,
+            "max",
         )
         self._waiting: Waiting | None = None
         metrics.gauge(
@@ -26,12 +27,14 @@ class LagGauge:
             "E-mails and webhook calls still to be made; consumed, so no part of the lag.",
             (),
             lambda: {(): float(self._waiting.deliveries)} if self._waiting else {},
+            "max",
         )
         metrics.gauge(
             "weir_deliveries_oldest_seconds",
             "How long the delivery that has been pending longest has been so; 0 when there is none.",
             (),
             lambda: {(): self._waiting.oldest} if self._waiting else {},
+            "max",
         )
         metrics.gauge(
             "weir_delivery_endpoints",

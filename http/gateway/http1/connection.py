@@ -109,6 +109,10 @@ class Http1Connection:
         self._idle = True
         self._first = True
 
+    def close_after_next(self) -> None:
+        """The next answer, or the one under way, is the last."""
+        self.closing = True
+
     def close_if_idle(self) -> None:
         """Close now if no request is in flight; with one, close after its answer."""
         self.closing = True
