@@ -14,11 +14,24 @@ import settings_rules as rules
 from settings_reader import ConfigError, Reader, defaults, required, rows, secret, section, setting
 from settings_rules import Bind, Network
 
-__all__ = ["Bind", "Changes", "ConfigError", "Limit", "Network", "Route", "Settings", "describe_changes", "load"]
+__all__ = [
+    "Bind",
+    "Changes",
+    "ConfigError",
+    "Limit",
+    "MailRule",
+    "Network",
+    "Route",
+    "Settings",
+    "UserConsumer",
+    "describe_changes",
+    "load",
+]
 
 _COMBINATIONS = (
     "supported are embedded alone, embedded with Redis, PostgreSQL with Kafka, and PostgreSQL with Kafka and Redis"
 )
+_BUILT_IN_GROUPS = ("audit", "notification", "search", "invalidation", "deliveries")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,14 +135,32 @@ class Cors:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MailRule:
+    """`to`: addresses, or "entity.email". `template`: a file in `notifications.templates`, or one that comes with Weir.
+    `changed` (): whatever changed. Whether there are such events, fields and files is seen where they are used."""
+
+    events: tuple[str, ...] = required(rules.each(rules.words, least=1))
+    to: tuple[str, ...] = required(rules.each(rules.words, least=1))
+    template: str = required(rules.words)
+    changed: tuple[str, ...] = setting([], rules.each(rules.words))
+
+
+def _told(event: str) -> MailRule:
+    return MailRule(events=(event,), to=("entity.email",), template=event)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Notifications:
-    """`smtp` None: messages become files under `data.dir`/outbox."""
+    """`smtp` None: messages become files under `data.dir`/outbox. `templates` is absolute once loaded."""
 
     smtp: Bind | None = setting("", rules.smtp)
     from_address: str = setting(
         "weir@localhost", rules.text(r"[^\s@<>,;\"]+@[^\s@<>,;\"]+", 'must be like "weir@host"')
     )
     allow_private_endpoints: bool = setting(False, rules.flag)
+    secret_overlap: float = setting("24h", rules.duration)
+    templates: Path = setting(".", rules.folder)
+    rules: tuple[MailRule, ...] = rows(MailRule, _told("user.created"), _told("user.updated"), _told("user.deleted"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +207,23 @@ class Consumers:
     backoff_base: float = setting("500ms", rules.positive)
     backoff_cap: float = setting("30s", rules.positive)
     max_replays: int = setting(3, rules.integer(1, 1000))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserConsumer:
+    """A consumer group of one's own. `handler` is `package.module:attribute`; `attempts` 0: as in `consumers`."""
+
+    name: str = required(rules.text(r"[A-Za-z0-9][A-Za-z0-9_-]*", "must be letters, digits, _ and -"))
+    topics: tuple[str, ...] = required(
+        rules.each(rules.text(r"[A-Za-z0-9][A-Za-z0-9._-]*", "must be letters, digits and ._-"), least=1)
+    )
+    handler: str = required(
+        rules.text(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", 'must be "package.module:attribute"')
+    )
+    attempts: int = setting(0, rules.integer(0, 100))
+    concurrency: int = setting(1, rules.integer(1, 10_000))
+    batch: int = setting(1, rules.integer(1, 10_000))
+    order: str = setting("key", rules.choice("key", "partition"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,6 +283,7 @@ class Settings:
         Limit(name="address", key="address", quota=3000, window=60, burst=300),
     )
     routes: tuple[Route, ...] = rows(Route)
+    consumer: tuple[UserConsumer, ...] = rows(UserConsumer)
 
 
 def load(path: Path | None, environ: Mapping[str, str], reserved_prefixes: Collection[str] = ()) -> Settings:
@@ -255,6 +304,7 @@ def load(path: Path | None, environ: Mapping[str, str], reserved_prefixes: Colle
         settings,
         kafka=replace(settings.kafka, tls_ca=(base / ca).absolute() if ca else None),
         data=Data(dir=(base / settings.data.dir).absolute()),
+        notifications=replace(settings.notifications, templates=(base / settings.notifications.templates).absolute()),
         server=replace(server, tls_cert=cert, tls_key=key),
     )
 
@@ -283,6 +333,7 @@ def _contradictions(settings: Settings, reserved_prefixes: Collection[str]) -> I
     if settings.redis.url:
         yield from _uncountable(settings.limits)
     yield from _contradictions_of_routes(settings.routes, reserved_prefixes)
+    yield from _contradictions_of_consumers(settings.consumer)
 
 
 def _contradictions_of_auth(auth: Auth, patience: float) -> Iterator[tuple[str, str]]:
@@ -343,6 +394,15 @@ def _contradictions_of_routes(routes: tuple[Route, ...], reserved: Collection[st
             yield f"routes[{index}].health", "must be empty unless the target is http(s)://…: nothing else is checked"
         if route.scopes and route.auth == "none":
             yield f"routes[{index}].auth", 'must be "required" or "optional" on a route with scopes'
+
+
+def _contradictions_of_consumers(consumers: tuple[UserConsumer, ...]) -> Iterator[tuple[str, str]]:
+    taken: dict[str, int] = {}
+    for index, consumer in enumerate(consumers):
+        if consumer.name in _BUILT_IN_GROUPS:
+            yield f"consumer[{index}].name", "is a built-in consumer; choose another name"
+        if taken.setdefault(consumer.name, index) != index:
+            yield f"consumer[{index}].name", f"is the name of consumer[{taken[consumer.name]}] too; names must differ"
 
 
 @dataclass(frozen=True, slots=True)

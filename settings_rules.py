@@ -52,6 +52,12 @@ def text(pattern: str, must: str) -> Rule[str]:
     return rule
 
 
+def words(value: object) -> str:
+    if isinstance(value, str) and value.strip() and value.isprintable():
+        return value
+    raise Broken("must be text on one line, and not blank")
+
+
 def choice(*words: str) -> Rule[str]:
     *most, last = (f'"{word}"' for word in words)
     return text("|".join(words), f"must be {', '.join(most)} or {last}")

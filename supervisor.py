@@ -32,10 +32,11 @@ from actors.cache_manager.messages import CONFIGURATION, TOKEN_VALIDATION, USER_
 from actors.consumers.audit.handler import AuditHandler
 from actors.consumers.consumer import Consumer
 from actors.consumers.invalidation import CacheInvalidation
+from actors.consumers.loading import HandlerError
 from actors.consumers.notification.consumer import NotificationConsumer
 from actors.consumers.notification.deliveries import Deliveries
 from actors.consumers.notification.endpoint import EndpointDeliveries
-from actors.consumers.notification.mail import MailWriter
+from actors.consumers.notification.senders import Slots
 from actors.consumers.search.handler import SearchHandler
 from actors.event_log.actor import EventLogActor
 from actors.outbox.actor import OutboxRelay
@@ -53,10 +54,11 @@ from backends.ports.events import AUDIT, ENTITY_CHANGED
 from backends.redis.errors import RedisUrlError
 from composition import values
 from composition.apps import admin_app, public_app
-from composition.engines import engine_to_look_at, made_engine
+from composition.engines import engine_to_look_at, made_engine, made_spool
 from composition.listening import Listening, listening
+from composition.mail_rules import MailRuleError, mail_rules
 from composition.operating import open_operations
-from composition.parts import Parts, load_apps
+from composition.parts import Parts, load_apps, load_handlers
 from composition.process import serve
 from gateway.admin.commands import commands
 from gateway.admin.console import config_option
@@ -88,7 +90,8 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
     settings, metrics, engine = parts.settings, parts.metrics, parts.engine
     admin = partial(partial, admin_app, parts, sockets.admin_bind(settings))
     service: dict[str, Any] = {"new_id": new_id, "now": time.time, "metrics": metrics}
-    group: dict[str, Any] = {"metrics": metrics, "policy": values.retry_policy(settings)}
+    outgoing: dict[str, Any] = {"metrics": metrics, "policy": values.retry_policy(settings)}
+    group: dict[str, Any] = {**outgoing, "trials": parts.trials, "members": engine.members()}
     loaders = {
         USER_PROFILE: entity_loader("user", time.time),
         CONFIGURATION: entity_loader("configuration", time.time),
@@ -105,7 +108,7 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
                    shutdown=20.0),
             _child("storage_maintenance", partial(
                 StorageMaintenance, values.housekeeping(engine, settings, parts.audit, parts.audit_key), metrics)),
-            _child("publisher", partial(Publisher, parts.events, metrics), shutdown=20.0),
+            _child("publisher", partial(Publisher, parts.events, metrics, spool=parts.spool), shutdown=20.0),
             *_outbox(parts),
             *_redis(parts),
         ]),
@@ -123,22 +126,26 @@ def tree(parts: Parts, sockets: Listening) -> Supervisor:
                 _child("users", partial(Users, **service)),
                 _child("configuration", partial(Configuration, **service)),
                 _child("search_service", partial(SearchService, parts.search, **service)),
-                _child("webhooks", partial(Webhooks, **service,
-                                           allow_private_endpoints=settings.notifications.allow_private_endpoints)),
+                _child("webhooks", partial(Webhooks, **service, **values.webhooks(settings))),
                 _child("audit_service", partial(AuditService, parts.audit, **service)),
                 _child("openapi", partial(OpenApi, values.documented(settings), **service)),
             ]),
         ]),
         Supervisor("consumers", intensity=None, children=[
             _child("audit", partial(Consumer, "audit", (AUDIT,), AuditHandler(parts.audit), **group)),
-            _child("notification", partial(NotificationConsumer, engine.deliveries(), MailWriter(), **group)),
+            _child("notification", partial(NotificationConsumer, engine.deliveries(), parts.mail, **group)),
             _child("search", partial(Consumer, "search", (ENTITY_CHANGED,), SearchHandler(parts.search), **group)),
-            _child("invalidation", partial(CacheInvalidation, metrics=metrics)),
+            _child("invalidation", partial(CacheInvalidation, metrics=metrics, broadcast=engine.broadcast())),
             # An actor for each endpoint with something due, `delivery:ENDPOINT`; `deliveries` starts and stops them.
             DynamicSupervisor("endpoints", partial(EndpointDeliveries, engine.deliveries(), values.senders(settings),
-                                                   trio.CapacityLimiter(64), **group),
+                                                   Slots(), **outgoing),
                               mailbox=Mailbox(16), max_children=4096, intensity=None),
-            _child("deliveries", partial(Deliveries, engine.deliveries(), policy=group["policy"])),
+            _child("deliveries", partial(Deliveries, engine.deliveries(), policy=outgoing["policy"])),
+            # The file's own, `consumer:NAME`.
+            *(_child(f"consumer:{own.name}",
+                     partial(Consumer, own.name, own.topics, parts.handlers[own.name], options=values.user_options(own),
+                             **{**group, "policy": values.retry_policy(settings, own.attempts)}))
+              for own in settings.consumer),
         ]),
         Supervisor("routing", intensity=None, children=[
             *(_child(name, partial(AsgiLifespan, app)) for name, app in parts.apps.items()),
@@ -197,8 +204,8 @@ def run(config: Path) -> int:
     """Run the server; its exit code."""
     settings = read_settings(config)
     configure_logging(settings.log.level, settings.log.format, sys.stderr)
-    with made_engine(settings) as engine, listening(settings) as sockets:
-        parts = Parts(settings, engine)
+    with made_engine(settings) as engine, made_spool(settings) as spool, listening(settings) as sockets:
+        parts = Parts(settings, engine, spool)
         try:
             trio.run(serve, tree(parts, sockets), parts, sockets, partial(read_settings, config))
         except SupervisorGaveUp as error:
@@ -234,7 +241,9 @@ def check(context: click.Context) -> None:
     settings = read_settings(path)
     values.tls(settings)
     values.redis(settings)
+    mail_rules(settings)
     load_apps(settings)
+    load_handlers(settings)
     click.echo(f"{path} is fine")
 
 
@@ -271,6 +280,18 @@ for _command in commands(lambda config: open_operations(read_settings(config)), 
     weir.add_command(_command)
 
 
+MISTAKES = (
+    BindError,
+    ConfigError,
+    EngineUnusable,
+    HandlerError,
+    MailRuleError,
+    RedisUrlError,
+    TargetError,
+    TlsError,
+)
+
+
 def main() -> None:
     """Whatever is the operator's mistake ends in one line and exit code 2."""
     try:
@@ -285,7 +306,7 @@ def main() -> None:
         sys.exit(2)
     except click.Abort:
         sys.exit(130)
-    except (ConfigError, BindError, EngineUnusable, RedisUrlError, TargetError, TlsError) as error:
+    except MISTAKES as error:
         click.echo(f"weir: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
 

@@ -77,6 +77,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._families: dict[str, Family] = {}
+        self._readings: dict[str, dict[Labels, Callable[[], float]]] = {}
 
     def counter(self, name: str, help: str, labels: Labels = ()) -> Counter:
         return self._add(Counter(name, help, labels), Counter)
@@ -85,6 +86,13 @@ class Metrics:
         family = Gauge(name, help, labels, collect)
         self._families[name] = family  # a new incarnation's reading replaces the dead one's
         return family
+
+    def reading(self, name: str, help: str, labels: Labels, values: Labels, read: Callable[[], float]) -> None:
+        """One series of a gauge that several actors share; a second reading of the same series replaces the first."""
+        readings = self._readings.setdefault(name, {})
+        readings[values] = read
+        if name not in self._families:
+            self.gauge(name, help, labels, lambda: {series: reading() for series, reading in readings.items()})
 
     def histogram_reading(
         self,

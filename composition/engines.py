@@ -1,23 +1,25 @@
-"""Which engines the settings name, and their life: above the tree, so that a crash of an actor closes no connection."""
+"""Which engines the settings name, and their life: above the tree, so that a crash of an actor closes no connection.
+
+The clients of the real engines are imported where they are configured: an embedded start needs none of them.
+"""
 
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from backends.asyncio_bridge import asyncio_loop
 from backends.embedded.database import Database
 from backends.embedded.engine import Engine as EmbeddedEngine
 from backends.embedded.lock import data_directory_lock
-from backends.kafka.connection import Connection
-from backends.kafka.event_log import EventLog
 from backends.ports.engine import Engine
-from backends.postgres.engine import Engine as PostgresEngine
-from backends.postgres.ledger import ConsumerLedger
-from backends.postgres.pool import Pool
-from backends.redis.engine import RedisEngine
+from backends.spool.spool import Spool
+from composition import values
 from gateway.ids import new_id
 from settings import Settings
+
+if TYPE_CHECKING:
+    from backends.redis.engine import RedisEngine
 
 
 @contextmanager
@@ -39,16 +41,31 @@ def engine_to_look_at(settings: Settings) -> Iterator[Engine]:
 def engine_in(settings: Settings, folder: Path) -> Iterator[Engine]:
     with ExitStack() as stack:
         if settings.postgres.dsn:
-            yield _postgres(settings)
+            yield _remote(settings)
         else:
             yield EmbeddedEngine(stack.enter_context(Database.open(folder / "weir.db")))
 
 
+@contextmanager
+def made_spool(settings: Settings) -> Iterator[Spool | None]:
+    """Where events wait while the bus is away; None where the log is in the database. Raises OSError."""
+    if not settings.kafka.bootstrap:
+        yield None
+        return
+    spool = Spool(settings.data.dir / "spool", settings.audit.spool)
+    try:
+        yield spool
+    finally:
+        spool.close()
+
+
 @asynccontextmanager
-async def opened_engines(engine: Engine, redis: RedisEngine | None = None) -> AsyncIterator[None]:
+async def opened_engines(engine: Engine, redis: "RedisEngine | None" = None) -> AsyncIterator[None]:
     """asyncio's loop is there only where an engine needs it. Raises `EngineUnusable`."""
     async with AsyncExitStack() as stack:
-        if redis is not None or isinstance(engine, PostgresEngine):
+        if redis is not None or engine.needs_asyncio:
+            from backends.asyncio_bridge import asyncio_loop
+
             await stack.enter_async_context(asyncio_loop())
         if redis is not None:
             await stack.enter_async_context(redis.opened())
@@ -56,8 +73,23 @@ async def opened_engines(engine: Engine, redis: RedisEngine | None = None) -> As
         yield
 
 
-def _postgres(settings: Settings) -> PostgresEngine:
-    postgres = settings.postgres
+def _remote(settings: Settings) -> Engine:
+    """PostgreSQL for what is stored, Kafka for what is published."""
+    from backends.kafka.connection import Connection
+    from backends.kafka.engine import Kafka
+    from backends.postgres.ledger import ConsumerLedger
+    from backends.postgres.pool import Pool
+    from composition.remote import RemoteEngine
+
+    postgres, kafka = settings.postgres, settings.kafka
     pool = Pool(postgres.dsn, size=postgres.pool_size, budget=postgres.timeout)
-    bus = EventLog(Connection(bootstrap=settings.kafka.bootstrap), ConsumerLedger(pool))
-    return PostgresEngine(pool, bus, owner=new_id())
+    connection = Connection(
+        bootstrap=kafka.bootstrap,
+        instance_id=kafka.instance_id,
+        security_protocol=kafka.security_protocol,
+        sasl_mechanism=kafka.sasl_mechanism,
+        username=kafka.username,
+        password=kafka.password,
+        tls_ca=kafka.tls_ca,
+    )
+    return RemoteEngine(pool, Kafka(connection, ConsumerLedger(pool)), values.topics(settings), owner=new_id())

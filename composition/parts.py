@@ -6,6 +6,10 @@ from actors.authenticator.introspector import Standing as AuthStanding
 from actors.cache_manager.messages import CONFIGURATION, TOKEN_VALIDATION, USER_PROFILE
 from actors.cache_manager.second_tier import SecondTier
 from actors.cache_manager.store import KindPolicy, LocalTier
+from actors.consumers.handler import Handler
+from actors.consumers.loading import HandlerError, load_handler
+from actors.consumers.notification.mail import MailWriter
+from actors.consumers.trials import Trials
 from actors.metrics import Metrics
 from actors.publisher.buffer import EventBuffer
 from actors.rate_limiter.actor import SharedCounting
@@ -14,8 +18,10 @@ from actors.rate_limiter.store import Buckets
 from actors.router.table import RouteTable, RouteTableRef
 from actors.shared_store.standing import Standing
 from backends.ports.engine import Engine
+from backends.ports.spool import Spool
 from composition import values
 from composition.audit_key import AuditKeyFile
+from composition.mail_rules import mail_rules
 from gateway.admin.control import Phase
 from gateway.admin.lag import LagGauge
 from gateway.asgi_target import AsgiApp, TargetError, load_app
@@ -36,12 +42,14 @@ class Parts:
     """Adapters, buckets, cached values, buffers, the route table, applications, counters.
 
     Raises TargetError for a route whose target does not exist, TlsError for a certificate that cannot be used,
-    RedisUrlError for a `redis.url` that cannot be read.
+    RedisUrlError for a `redis.url` that cannot be read, MailRuleError for a rule or a template,
+    HandlerError for a consumer whose handler is none.
     """
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
+    def __init__(self, settings: Settings, engine: Engine, spool: Spool | None = None) -> None:
         self.settings = settings
         self.engine = engine
+        self.spool = spool
         self.phase = Phase()
         self.audit, self.search = engine.audit(), engine.search()
         self.audit_key = AuditKeyFile(settings.data.dir)
@@ -74,9 +82,23 @@ class Parts:
         self.events = EventBuffer(on_full="refuse" if settings.audit.on_full == "refuse" else "drop")
         self.routes = RouteTableRef(RouteTable(values.routes(settings)))
         self.policy = Policy(LimitPlan(values.limits(settings)), values.cors(settings))
+        self.mail = MailWriter(mail_rules(settings))
         self.apps = load_apps(settings)
+        self.handlers = load_handlers(settings)
+        self.trials = Trials()
         self.origins = Origins(values.proxy_limits(settings), values.checks(settings))
         self.tls = TlsRef(values.tls(settings))
+
+
+def load_handlers(settings: Settings) -> dict[str, Handler]:
+    """The handlers of the file's own consumers, by name. Raises HandlerError for the first that cannot be."""
+    handlers: dict[str, Handler] = {}
+    for index, consumer in enumerate(settings.consumer):
+        try:
+            handlers[consumer.name] = load_handler(consumer.handler)
+        except HandlerError as error:
+            raise HandlerError(f"consumer[{index}].handler = {error}") from None
+    return handlers
 
 
 def load_apps(settings: Settings) -> dict[str, AsgiApp]:

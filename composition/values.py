@@ -3,12 +3,13 @@
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from actors.authenticator.messages import Principal
 from actors.authenticator.remote import RemoteAuthService, basic
 from actors.cache_manager.codec import Codec
 from actors.cache_manager.messages import CONFIGURATION, TOKEN_VALIDATION, USER_PROFILE
+from actors.consumers.handler import ConsumerOptions
 from actors.consumers.notification.outbox import OutboxSender
 from actors.consumers.notification.senders import EmailSender, Senders
 from actors.consumers.notification.smtp import SmtpSender, opportunistic_tls
@@ -34,7 +35,7 @@ from gateway.services.auth.service import OAuth
 from gateway.services.routes import BUILTIN_ROUTES, DOCUMENTED
 from gateway.services.service import Service
 from gateway.tls import server_context
-from settings import Settings
+from settings import Settings, UserConsumer
 
 if TYPE_CHECKING:
     from backends.redis.engine import RedisEngine
@@ -112,7 +113,9 @@ def cors(settings: Settings) -> CorsPolicy:
 
 def topics(settings: Settings) -> Sequence[Topic]:
     events = settings.events
-    return [Topic(name, events.partitions, events.retention) for name in (AUDIT, ENTITY_CHANGED, CACHE_INVALIDATE)]
+    own = (topic for consumer in settings.consumer for topic in consumer.topics)
+    names = dict.fromkeys((AUDIT, ENTITY_CHANGED, CACHE_INVALIDATE, *own))
+    return [Topic(name, events.partitions, events.retention) for name in names]
 
 
 def server_limits(settings: Settings) -> ServerLimits:
@@ -152,6 +155,15 @@ def senders(settings: Settings) -> Senders:
     return Senders(WebhookSender(allow_private=settings.notifications.allow_private_endpoints), email_sender(settings))
 
 
+def webhooks(settings: Settings) -> dict[str, Any]:
+    """What the `webhooks` service is made with."""
+    notifications = settings.notifications
+    return {
+        "allow_private_endpoints": notifications.allow_private_endpoints,
+        "secret_overlap": notifications.secret_overlap,
+    }
+
+
 def email_sender(settings: Settings) -> EmailSender:
     notifications = settings.notifications
     if notifications.smtp is None:
@@ -180,6 +192,12 @@ def housekeeping(
     return jobs
 
 
-def retry_policy(settings: Settings) -> RetryPolicy:
+def retry_policy(settings: Settings, attempts: int = 0) -> RetryPolicy:
+    """*attempts* 0: as set for all."""
     consumers = settings.consumers
-    return RetryPolicy(attempts=consumers.attempts, base=consumers.backoff_base, cap=consumers.backoff_cap)
+    return RetryPolicy(attempts=attempts or consumers.attempts, base=consumers.backoff_base, cap=consumers.backoff_cap)
+
+
+def user_options(consumer: UserConsumer) -> ConsumerOptions:
+    order: Literal["key", "partition"] = "key" if consumer.order == "key" else "partition"
+    return ConsumerOptions(concurrency=consumer.concurrency, batch=consumer.batch, order=order)

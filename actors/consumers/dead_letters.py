@@ -77,10 +77,12 @@ def dead_letter(
     service: str,
     delivery_id: str = "",
     endpoint: str = "",
+    replays: int | None = None,
 ) -> NewRecord:
     """The record that *group* stores when it gives *record* up.
 
-    *record* may be a replayed dead letter: its first origin, first failure and replay count are kept.
+    *record* may be a replayed dead letter: its first origin, first failure and replay count are kept. Of a delivery
+    the row counts *replays*, because nothing is republished.
     """
     headers = dict(reversed(record.headers))  # of a repeated name the first: that is the first origin
     topic, _, _ = origin_of(record)
@@ -95,6 +97,8 @@ def dead_letter(
         SERVICE: service.encode(),
         REPLAYS: headers.get(REPLAYS, struct.pack(">i", 0)),
     }
+    if replays is not None:
+        reason[REPLAYS] = struct.pack(">i", replays)
     if delivery_id:
         reason |= {DELIVERY: delivery_id.encode(), ENDPOINT: endpoint.encode()}
     own = (header for header in record.headers if header[0] not in OURS)

@@ -21,6 +21,7 @@ from actors.event_log.messages import (
     Groups,
     Lag,
     Positions,
+    Progress,
     ReadRecord,
     SaveAttempt,
     Topics,
@@ -28,13 +29,27 @@ from actors.event_log.messages import (
 from actors.event_log.waiters import Waiter, Waiters
 from actors.metrics import Metrics
 from actors.runtime import Actor, Later, Reject
+from backends.ports import groups
 from backends.ports.entities import StoreUnavailable
 from backends.ports.event_log import EventLog, Topic
 from backends.ports.events import NewRecord, Partition, Record
 
 log = structlog.get_logger(__name__)
 
-Query = Fetch | Positions | Ends | Commit | Attempts | SaveAttempt | ReadRecord | DropRecords | Topics | Groups | Lag
+Query = (
+    Fetch
+    | Positions
+    | Progress
+    | Ends
+    | Commit
+    | Attempts
+    | SaveAttempt
+    | ReadRecord
+    | DropRecords
+    | Topics
+    | Groups
+    | Lag
+)
 Message = Append | Appended | Query
 
 _FIRST_RETRY_S = 0.5
@@ -122,7 +137,7 @@ class EventLogActor(Actor[Message]):
     # Reading.
 
     async def _long_poll(self, fetch: Fetch, later: Later) -> None:
-        waiter = Waiter(frozenset(topic for topic, _ in fetch.positions))
+        waiter = fetch.waiter or Waiter(frozenset(topic for topic, _ in fetch.positions))
         self._waiters.add(waiter)  # before the first look, so that no append falls between the two
         try:
             result = await guarded(self._poll, fetch, waiter)
@@ -139,7 +154,7 @@ class EventLogActor(Actor[Message]):
         while not (records := await self._log.fetch(fetch.positions, fetch.limit)):
             with trio.move_on_at(deadline) as scope:
                 await waiter.wait()
-            if scope.cancelled_caught:
+            if scope.cancelled_caught or waiter.ended:
                 break
         return records
 
@@ -150,10 +165,12 @@ class EventLogActor(Actor[Message]):
                 return await event_log.fetch(positions, limit)
             case Positions(group=group, topic=topic):
                 return {**await event_log.start_offsets(topic), **await event_log.committed(group, topic)}
+            case Progress(group=group, topics=topics):
+                return await self._progress(group, topics)
             case Ends(topic=topic):
                 return await event_log.end_offsets(topic)
-            case Commit(group=group, offsets=offsets):
-                return await event_log.commit(group, offsets)
+            case Commit(group=group, offsets=offsets, metadata=metadata):
+                return await event_log.commit(group, offsets, metadata)
             case Attempts(group=group, partition=partition):
                 return await event_log.attempts(group, partition)
             case SaveAttempt(group=group, partition=partition, offset=offset, attempt=attempt):
@@ -170,6 +187,14 @@ class EventLogActor(Actor[Message]):
                 return await self._lag()
             case _:
                 assert_never(message)
+
+    async def _progress(self, group: str, topics: Sequence[str]) -> dict[Partition, groups.Commit]:
+        found: dict[Partition, groups.Commit] = {}
+        for topic in topics:
+            starts = await self._log.start_offsets(topic)
+            found |= {partition: groups.Commit(offset) for partition, offset in starts.items()}
+            found |= await self._log.progress(group, topic)
+        return found
 
     async def _lag(self) -> dict[tuple[str, str, int], int]:
         lag = {}

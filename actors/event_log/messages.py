@@ -1,8 +1,9 @@
 """What `event_log` understands."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from actors.event_log.waiters import Waiter
 from backends.ports.event_log import Attempt
 from backends.ports.events import NewRecord, Partition
 
@@ -24,11 +25,15 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """→ `list[Record]`. Waits up to *max_wait* seconds for the first record, then answers with none."""
+    """→ `list[Record]`. Waits up to *max_wait* seconds for the first record, then answers with none.
+
+    *waiter*: one's own, to end the wait early (`Waiter.end`).
+    """
 
     positions: Mapping[Partition, int]
     limit: int
     max_wait: float = 0.0
+    waiter: Waiter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,14 @@ class Positions:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """→ `dict[Partition, backends.ports.groups.Commit]`: as `Positions` for all *topics* together, with metadata."""
+
+    group: str
+    topics: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Ends:
     """→ `dict[Partition, int]`: the next offset of each partition of *topic*."""
 
@@ -49,10 +62,11 @@ class Ends:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """→ None. The next offset to read, per partition."""
+    """→ None. The next offset to read, per partition, and what is stored beside it."""
 
     group: str
     offsets: Mapping[Partition, int]
+    metadata: Mapping[Partition, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

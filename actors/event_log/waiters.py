@@ -8,10 +8,11 @@ import trio
 class Waiter:
     """One long poll. `wait` returns when one of its topics was touched since it last returned."""
 
-    __slots__ = ("_event", "topics")
+    __slots__ = ("_event", "ended", "topics")
 
     def __init__(self, topics: frozenset[str]) -> None:
         self.topics = topics
+        self.ended = False
         self._event = trio.Event()
 
     async def wait(self) -> None:
@@ -19,6 +20,11 @@ class Waiter:
         self._event = trio.Event()
 
     def wake(self) -> None:
+        self._event.set()
+
+    def end(self) -> None:
+        """Wait no longer: the poll answers with what there is."""
+        self.ended = True
         self._event.set()
 
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 # One asker in a row: after that it goes through the mailbox, which lets other tasks run.
 ASKS_A_TURN = 16
-# Ages and latencies are put into their buckets together.
-SORT_EVERY = 64
+# To look at the clock twice costs a quarter of such an ask. So one of these many is measured, and stands for all.
+MEASURED_EVERY = 16
 
 
 def is_plain(actor: Actor[Any]) -> bool:
@@ -49,6 +49,7 @@ class AtOnce:
         self._handle: Callable[[Any], Any] = actor.handle if actor.handle_batch is None else self._of_one(actor)
         self._asker = 0
         self._in_a_row = 0
+        self._unmeasured = 0
         self.error: Exception | None = None
         self.running = False
 
@@ -71,7 +72,11 @@ class AtOnce:
         Raises `Reject` as the handler did.
         """
         cell, measured = self._cell, self._measured
-        since = 0.0 if measured is None else self._now()
+        since: float | None = None
+        if measured is not None:
+            self._unmeasured += 1
+            if self._unmeasured == MEASURED_EVERY:
+                since = self._now()
         self.running = True
         try:
             result = self._handle(message)
@@ -84,12 +89,9 @@ class AtOnce:
         if isinstance(result, (Later, CoroutineType)):
             return self._later(message, result)
         cell.handled += 1
-        if measured is not None:
-            measured.ages.append(age := self._now() - since)
-            measured.latencies.append(age)
-            if len(measured.ages) >= SORT_EVERY:
-                measured.depth.add(1)
-                measured.sort_in()
+        if since is not None and measured is not None:
+            self._unmeasured = 0
+            measured.at_once(self._now() - since, MEASURED_EVERY)
         if isinstance(result, Reject):
             raise result
         return result

@@ -75,11 +75,9 @@ class Cell(Inbox):
     def abandon_start(self) -> None:
         """Nobody waits any more for the start under way: it is undone."""
         self.ended = True
-        if self._current is not None and not self._current.exited.is_set():
-            self.queue.close()
-            self._current.request_stop(drain=True)
-        else:
-            self.close()
+        self.queue.close()
+        assert self._current is not None
+        self._current.request_stop(drain=True)
 
     async def stop(self, *, final: bool) -> None:
         """Stop the incarnation, if there is one, within its budget and the system's deadline.

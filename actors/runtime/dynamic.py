@@ -60,7 +60,7 @@ class DynamicNode(SupervisorNode):
             raise LookupError(f"{self.id} has no child {id!r}")
         await cell.end("drain")
 
-    def child_closed(self, child: Node) -> None:
+    def child_closed(self, child: Cell) -> None:
         if child in self.children:
             self.children.remove(child)
             self._budgets.pop(child, None)

@@ -16,11 +16,10 @@ class Later:
     One that is dropped without an answer can be answered by nobody: its ask raises `NeverAnswered`.
     """
 
-    __slots__ = ("_envelope", "_laters", "_result")
+    __slots__ = ("_bound", "_result")
 
     def __init__(self) -> None:
-        self._envelope: Envelope | None = None
-        self._laters: OpenLaters | None = None
+        self._bound: tuple[Envelope, OpenLaters] | None = None
         self._result: tuple[bool, Any] | None = None
 
     def answer(self, value: Any) -> None:
@@ -35,21 +34,22 @@ class Later:
         if self._result is not None:
             raise RuntimeError("this Later was answered before; an ask is answered once")
         self._result = (ok, result)
-        if self._envelope is not None and self._laters is not None:
-            self._laters.settle(self._envelope, ok, result)
+        if self._bound is not None:
+            envelope, laters = self._bound
+            laters.settle(envelope, ok, result)
 
     def _bind(self, envelope: Envelope, laters: OpenLaters) -> tuple[bool, Any] | None:
         """Called when the handler returned this. The answer, when it was given before; else it goes to *laters*."""
-        if self._envelope is not None:
+        if self._bound is not None:
             raise RuntimeError("a Later answers one message; make one for each with self.later()")
-        self._envelope = envelope
-        self._laters = laters
+        self._bound = envelope, laters
         return self._result
 
     def __del__(self) -> None:
         # In whatever thread, and in the midst of whatever, the garbage collector happens to run.
-        if self._result is None and self._envelope is not None and self._laters is not None:
-            self._laters.drop(self._envelope)
+        if self._result is None and self._bound is not None:
+            envelope, laters = self._bound
+            laters.drop(envelope)
 
 
 class OpenLaters:

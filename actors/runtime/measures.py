@@ -33,11 +33,14 @@ class ActorMetrics:
 
     Attributes:
         mailbox_depth: messages that the actor finds in its mailbox, those included that it takes; looked at for
-            every batch, or on every fourth turn of at most 16 messages that are handled one by one.
+            every batch, or on every fourth turn of at most 16 messages that are handled one by one; 1 for those
+            that are handled in their asker's turn.
         message_age: seconds from being taken in hand to the answer, of every message handled; one whose answer
             is given later is in hand until then.
         latency: seconds from being sent to the answer, of the same messages: waiting for room, queueing and
             restarts included.
+
+    Of those handled in their asker's turn, one in sixteen is measured and stands for all.
     """
 
     mailbox_depth: Histogram
@@ -97,6 +100,12 @@ class Measured:
         if envelopes:
             self.age.add(now - since, len(envelopes))
             self.latency.add_all([now - envelope.sent for envelope in envelopes])
+
+    def at_once(self, age: float, times: int) -> None:
+        """A message was handled in its asker's turn, and stands for *times* of them: each found an empty mailbox."""
+        self.depth.add(1, times)
+        self.age.add(age, times)
+        self.latency.add(age, times)
 
     def sort_in(self) -> None:
         """Put what is still to be into its buckets."""

@@ -87,11 +87,9 @@ class SupervisorNode:
         if not self.closed:
             self.closed = True
             self._set_state("stopped")
-            for child in reversed(list(self.children)):
+            for child in list(self.children):
                 child.close()
             self.monitors.down((self._run and self._run.exit) or Exit("stopped"), "end")
-            if self.parent is not None:
-                self.parent.child_closed(self)
 
     @property
     def startable(self) -> bool:
@@ -100,7 +98,7 @@ class SupervisorNode:
     def reopen(self) -> bool:
         return not self.closed
 
-    def child_closed(self, child: Node) -> None:
+    def child_closed(self, child: Cell) -> None:
         """*child* has ended for good."""
 
     def enter_backoff(self, until: float) -> None:

@@ -13,16 +13,13 @@ from backends.embedded.database import Database
 from backends.ports import stores as port
 from backends.ports.stores import Delivery
 
+_COLUMNS = ", ".join(Delivery.__struct_fields__)
 _ADD = (
-    "INSERT INTO delivery (id, channel, endpoint, event_id, event_type, source, payload, "
-    "state, attempts, due_at, first_at, last_at, error) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
+    f"INSERT INTO delivery ({_COLUMNS}) VALUES ({', '.join('?' * len(Delivery.__struct_fields__))}) "  # noqa: S608
+    "ON CONFLICT (id) DO NOTHING"
 )
 _SAVE = "UPDATE delivery SET state = ?, attempts = ?, due_at = ?, first_at = ?, last_at = ?, error = ? WHERE id = ?"
-_GET = (
-    "SELECT id, channel, endpoint, event_id, event_type, source, payload, state, attempts, due_at, first_at, "
-    "last_at, error FROM delivery WHERE id = ?"
-)
+_GET = f"SELECT {_COLUMNS} FROM delivery WHERE id = ?"  # noqa: S608
 # Hops from one endpoint to the next through the index, so that an endpoint that is away and has a hundred
 # thousand deliveries waiting costs no more than one with a single delivery.
 _ENDPOINTS = """
@@ -37,10 +34,10 @@ WITH RECURSIVE endpoints (endpoint) AS (
 )
 SELECT endpoint FROM oldest WHERE due_at <= ? ORDER BY due_at, endpoint LIMIT ?
 """
-_DUE = """
-SELECT id, channel, endpoint, event_id, event_type, source, payload, state, attempts, due_at, first_at, last_at, error
-FROM delivery WHERE state = 'pending' AND endpoint = ? AND due_at <= ? ORDER BY due_at, id LIMIT ?
-"""
+_DUE = (
+    f"SELECT {_COLUMNS} FROM delivery WHERE state = 'pending' AND endpoint = ? AND due_at <= ? "  # noqa: S608
+    "ORDER BY due_at, id LIMIT ?"
+)
 _NEXT_DUE = """
 WITH RECURSIVE endpoints (endpoint) AS (
     SELECT min(endpoint) FROM delivery WHERE state = 'pending'
@@ -52,14 +49,20 @@ SELECT min((SELECT min(due_at) FROM delivery WHERE state = 'pending' AND endpoin
 FROM endpoints WHERE endpoints.endpoint NOT IN ({excluded})
 """
 _RESET = (
-    "UPDATE delivery SET state = 'pending', attempts = 0, due_at = ?, first_at = 0, last_at = 0, error = '' "
-    "WHERE id = ? AND state = 'dead'"
+    "UPDATE delivery SET state = 'pending', attempts = 0, due_at = ?, first_at = 0, last_at = 0, error = '', "
+    "replays = replays + 1, pending_since = ? WHERE id = ? AND state = 'dead'"
+)
+# Without statistics SQLite would look through all that is pending.
+_WITHDRAW = (
+    "UPDATE delivery INDEXED BY delivery_pending SET state = 'withdrawn', last_at = ?, error = ? "
+    "WHERE state = 'pending' AND endpoint = ?"
 )
 _COUNTS = "SELECT state, count(*) FROM delivery GROUP BY state"
 _PENDING = "SELECT count(*) FROM delivery WHERE state = 'pending'"
+_OLDEST = "SELECT min(pending_since) FROM delivery INDEXED BY delivery_age WHERE state = 'pending'"
 _PURGE = (
     "DELETE FROM delivery WHERE id IN "
-    "(SELECT id FROM delivery WHERE state = 'done' AND last_at < ? ORDER BY last_at LIMIT ?)"
+    "(SELECT id FROM delivery WHERE state IN ('done', 'withdrawn') AND last_at < ? LIMIT ?)"
 )
 
 
@@ -108,11 +111,18 @@ class DeliveryStore(port.DeliveryStore):
         return _delivery(rows[0]) if rows else None
 
     async def reset(self, id: str, now: float) -> bool:
-        return await self._write(partial(self._connection.execute, _RESET, (now, id))) == 1
+        return await self._write(partial(self._connection.execute, _RESET, (now, now, id))) == 1
+
+    async def withdraw(self, endpoint: str, now: float, reason: str) -> int:
+        return await self._write(partial(self._connection.execute, _WITHDRAW, (now, reason, endpoint)))
 
     async def pending(self) -> int:
         ((count,),) = await self._rows(_PENDING)
         return int(count)
+
+    async def oldest(self) -> float | None:
+        ((since,),) = await self._rows(_OLDEST)
+        return None if since is None else float(since)
 
     async def counts(self) -> dict[str, int]:
         return dict(await self._rows(_COUNTS))

@@ -23,6 +23,9 @@ class Engine:
     """Makes adapters, and opens them all for the length of `opened`: they outlive the actors that use them,
     so that a crash need not find the file again."""
 
+    one_process = True
+    needs_asyncio = False
+
     def __init__(
         self,
         database: Database,
@@ -52,6 +55,12 @@ class Engine:
         return self._adapter(EventLog(self._database, now=self._now))
 
     def outbox(self) -> Outbox | None:
+        return None
+
+    def members(self) -> None:
+        return None
+
+    def broadcast(self) -> None:
         return None
 
     def audit(self) -> stores.AuditStore:

@@ -14,8 +14,9 @@ from backends.embedded.database import Database
 from backends.embedded.fair_fetch import fetch_fairly
 from backends.embedded.retention import purge
 from backends.ports import event_log as port
-from backends.ports.event_log import Attempt, Topic
+from backends.ports.event_log import NO_METADATA, Attempt, Topic
 from backends.ports.events import NewRecord, Offsets, Partition, Record
+from backends.ports.groups import Commit
 
 _TOPICS = "SELECT name, partitions, retention_s FROM topic ORDER BY name"
 _KEEP = "UPDATE topic SET retention_s = ? WHERE id = ?"
@@ -27,9 +28,10 @@ _RECORD = "SELECT off, timestamp_ms, key, value, headers FROM record WHERE topic
 _ENDS = "SELECT p, next_offset FROM part WHERE topic_id = ?"
 _STARTS = "SELECT p, log_start FROM part WHERE topic_id = ?"
 _COMMITTED = "SELECT p, next_offset FROM committed WHERE grp = ? AND topic_id = ?"
+_PROGRESS = "SELECT p, next_offset, metadata FROM committed WHERE grp = ? AND topic_id = ?"
 _COMMIT = (
-    "INSERT INTO committed (grp, topic_id, p, next_offset) VALUES (?, ?, ?, ?) "
-    "ON CONFLICT (grp, topic_id, p) DO UPDATE SET next_offset = excluded.next_offset"
+    "INSERT INTO committed (grp, topic_id, p, next_offset, metadata) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (grp, topic_id, p) DO UPDATE SET next_offset = excluded.next_offset, metadata = excluded.metadata"
 )
 _FORGET = "DELETE FROM attempt WHERE grp = ? AND topic_id = ? AND p = ? AND off < ?"
 _ATTEMPTS = (
@@ -107,12 +109,19 @@ class EventLog(port.EventLog):
     async def committed(self, group: str, topic: str) -> dict[Partition, int]:
         return await self._by_partition(topic, _COMMITTED, group)
 
-    async def commit(self, group: str, offsets: Offsets) -> None:
+    async def progress(self, group: str, topic: str) -> dict[Partition, Commit]:
+        found = self._find(topic)
+        if found is None:
+            await trio.lowlevel.checkpoint()
+            return {}
+        return {(topic, p): Commit(*rest) for p, *rest in await self._rows(_PROGRESS, group, found.id)}
+
+    async def commit(self, group: str, offsets: Offsets, metadata: Mapping[Partition, str] = NO_METADATA) -> None:
         def store() -> None:
-            for partition, offset in offsets.items():
-                place = self._place(partition)
-                self._connection.execute(_COMMIT, (group, *place, offset))
-                self._connection.execute(_FORGET, (group, *place, offset))
+            rows = [(group, *self._place(partition), offset) for partition, offset in offsets.items()]
+            texts = [metadata.get(partition, "") for partition in offsets]
+            self._connection.executemany(_COMMIT, [(*row, text) for row, text in zip(rows, texts, strict=True)])
+            self._connection.executemany(_FORGET, rows)
 
         await self._database.write(self._connection, store)
 

@@ -19,8 +19,9 @@ from backends.kafka.reader import Reader
 from backends.kafka.topics import Topics
 from backends.ports import event_log as port
 from backends.ports.entities import StoreUnavailable
-from backends.ports.event_log import Attempt, Topic
+from backends.ports.event_log import NO_METADATA, Attempt, Topic
 from backends.ports.events import NewRecord, Offsets, Partition, Record
+from backends.ports.groups import Commit
 from backends.ports.ledger import ConsumerLedger
 
 T = TypeVar("T")
@@ -151,17 +152,21 @@ class EventLog(port.EventLog):
         partitions = await self._partitions(topic)
         return await crossing(self._topics.committed, group, partitions) if partitions else {}
 
-    async def commit(self, group: str, offsets: Offsets) -> None:
+    async def progress(self, group: str, topic: str) -> dict[Partition, Commit]:
+        partitions = await self._partitions(topic)
+        return await crossing(self._topics.progress, group, partitions) if partitions else {}
+
+    async def commit(self, group: str, offsets: Offsets, metadata: Mapping[Partition, str] = NO_METADATA) -> None:
         """For a group without members (a group that has some is committed to by them alone: ValueError)."""
         for partition in offsets:
             if not await self._exists(partition):
                 raise ValueError(f"there is no partition {partition[0]}/{partition[1]}")
-        await crossing(self._commit, group, offsets)
+        await crossing(self._commit, group, offsets, metadata)
         await self.forget_attempts(group, offsets)
 
-    async def _commit(self, group: str, offsets: Offsets) -> None:
+    async def _commit(self, group: str, offsets: Offsets, metadata: Mapping[Partition, str]) -> None:
         consumer = AIOKafkaConsumer(**self._connection.options(), group_id=group, enable_auto_commit=False)
-        commits = {TopicPartition(*p): OffsetAndMetadata(offset, "") for p, offset in offsets.items()}
+        commits = {TopicPartition(*p): OffsetAndMetadata(offset, metadata.get(p, "")) for p, offset in offsets.items()}
         consumer.assign(list(commits))
         with engine_errors(f"commit for group {group}"):
             try:

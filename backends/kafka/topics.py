@@ -14,6 +14,7 @@ from backends.kafka.connection import Connection
 from backends.kafka.errors import UnusableKafka, engine_errors
 from backends.ports.event_log import Topic
 from backends.ports.events import Partition
+from backends.ports.groups import Commit
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -91,12 +92,16 @@ class Topics:
 
     async def committed(self, group: str, partitions: Sequence[Partition] | None = None) -> dict[Partition, int]:
         """The offsets that *group* committed, of all partitions with None."""
+        return {p: at.offset for p, at in (await self.progress(group, partitions)).items()}
+
+    async def progress(self, group: str, partitions: Sequence[Partition] | None = None) -> dict[Partition, Commit]:
+        """As `committed`, each with the metadata beside it."""
         asked = None if partitions is None else list(partitions)
         found: Mapping[Any, Any] = await self._do(
             f"read the offsets of group {group}",
             lambda admin: admin.list_consumer_group_offsets(group, partitions=asked),
         )
-        return {(p.topic, p.partition): at.offset for p, at in found.items() if at.offset >= 0}
+        return {(p.topic, p.partition): Commit(at.offset, at.metadata) for p, at in found.items() if at.offset >= 0}
 
     async def aclose(self) -> None:
         if self._admin is not None:

@@ -4,11 +4,15 @@ Kafka's words with Kafka's meanings; the embedded log and the Kafka adapter both
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from backends.ports.events import NewRecord, Offsets, Partition, Record
+from backends.ports.groups import Commit
+
+NO_METADATA: Mapping[Partition, str] = MappingProxyType({})
 
 
 class Topic(NamedTuple):
@@ -77,8 +81,13 @@ class EventLog(Protocol):
         """The group's committed offsets; a partition it never committed is left out."""
         ...
 
-    async def commit(self, group: str, offsets: Offsets) -> None:
-        """Store *offsets* and forget the attempts of *group* below them."""
+    async def progress(self, group: str, topic: str) -> dict[Partition, Commit]:
+        """As `committed`, each with the metadata that was committed beside it."""
+        ...
+
+    async def commit(self, group: str, offsets: Offsets, metadata: Mapping[Partition, str] = NO_METADATA) -> None:
+        """Store *offsets*, each with its *metadata* ("" where there is none), and forget the attempts of *group*
+        below them."""
         ...
 
     async def attempts(self, group: str, partition: Partition) -> dict[int, Attempt]:

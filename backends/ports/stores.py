@@ -195,7 +195,9 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
     `channel` is `webhook` or `email`; `endpoint` the webhook's id or the address. `payload` holds what
     is sent (webhook body, or the e-mail as JSON). `source` is the original record's `topic/partition/offset`.
-    `state`: `pending`, `done`, `dead`. Times are Unix seconds.
+    `state`: `pending`, `done`, `dead`, `withdrawn` (nobody wants it any more). Times are Unix seconds.
+
+    `replays`: how often it was made pending again. `pending_since`: when it became pending, the first time or again.
     """
 
     id: str
@@ -211,6 +213,8 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     first_at: float = 0.0
     last_at: float = 0.0
     error: str = ""
+    replays: int = 0
+    pending_since: float = 0.0
 
 
 class DeliveryStore(Protocol):
@@ -240,11 +244,19 @@ class DeliveryStore(Protocol):
     async def get(self, id: str) -> Delivery | None: ...
 
     async def reset(self, id: str, now: float) -> bool:
-        """Make a dead delivery pending again with no attempts; False when there is none."""
+        """Make a dead delivery pending again with no attempts, and count the replay; False when there is none."""
+        ...
+
+    async def withdraw(self, endpoint: str, now: float, reason: str) -> int:
+        """Withdraw all that is pending for *endpoint*, due or not; returns how many were."""
         ...
 
     async def pending(self) -> int:
         """How many deliveries are still to be made. Cheap, however many have been."""
+        ...
+
+    async def oldest(self) -> float | None:
+        """Since when the delivery has been pending that has been so longest; None: nothing is. Cheap."""
         ...
 
     async def counts(self) -> dict[str, int]:
@@ -252,5 +264,5 @@ class DeliveryStore(Protocol):
         ...
 
     async def purge(self, done_before: float, limit: int) -> int:
-        """Delete up to *limit* done deliveries whose last attempt was before *done_before*; returns how many."""
+        """Delete up to *limit* deliveries, done or withdrawn before *done_before*; returns how many."""
         ...

@@ -18,12 +18,11 @@ from backends.postgres.text import from_text, to_text
 # From one outcome to the next: longer than any attempt takes, so that none is made twice at once.
 CLAIM_S = 90.0
 
-_COLUMNS = (
-    "id, channel, endpoint, event_id, event_type, source, payload, state, attempts, due_at, first_at, last_at, error"
-)
+_COLUMNS = ", ".join(Delivery.__struct_fields__)
 _ADD = f"""
 INSERT INTO delivery ({_COLUMNS}) SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[],
-    $6::text[], $7::bytea[], $8::text[], $9::integer[], $10::float8[], $11::float8[], $12::float8[], $13::text[])
+    $6::text[], $7::bytea[], $8::text[], $9::integer[], $10::float8[], $11::float8[], $12::float8[], $13::text[],
+    $14::integer[], $15::float8[])
 ON CONFLICT (id) DO NOTHING
 """  # noqa: S608 - constants
 _SAVE = """
@@ -69,12 +68,15 @@ _DUE = (
     "ORDER BY due_at, id LIMIT $3"
 )
 _RESET = (
-    "UPDATE delivery SET state = 'pending', attempts = 0, due_at = $2, first_at = 0, last_at = 0, error = '' "
-    "WHERE id = $1 AND state = 'dead'"
+    "UPDATE delivery SET state = 'pending', attempts = 0, due_at = $2, first_at = 0, last_at = 0, error = '', "
+    "replays = replays + 1, pending_since = $2 WHERE id = $1 AND state = 'dead'"
+)
+_WITHDRAW = (
+    "UPDATE delivery SET state = 'withdrawn', last_at = $2, error = $3 WHERE state = 'pending' AND endpoint = $1"
 )
 _PURGE = (
-    "DELETE FROM delivery WHERE id IN (SELECT id FROM delivery WHERE state = 'done' AND last_at < $1 "
-    "ORDER BY last_at LIMIT $2 FOR UPDATE SKIP LOCKED)"
+    "DELETE FROM delivery WHERE id IN (SELECT id FROM delivery WHERE state IN ('done', 'withdrawn') AND last_at < $1 "
+    "LIMIT $2 FOR UPDATE SKIP LOCKED)"
 )
 
 
@@ -146,9 +148,17 @@ class DeliveryStore(port.DeliveryStore):
     async def reset(self, id: str, now: float) -> bool:
         return await self._pool.execute(_RESET, to_text(id), now) == 1
 
+    async def withdraw(self, endpoint: str, now: float, reason: str) -> int:
+        return await self._pool.execute(_WITHDRAW, to_text(endpoint), now, to_text(reason))
+
     async def pending(self) -> int:
         rows = await self._pool.fetch("SELECT count(*) FROM delivery WHERE state = 'pending'")
         return int(rows[0][0])
+
+    async def oldest(self) -> float | None:
+        rows = await self._pool.fetch("SELECT min(pending_since) FROM delivery WHERE state = 'pending'")
+        since: float | None = rows[0][0]
+        return since
 
     async def counts(self) -> dict[str, int]:
         rows = await self._pool.fetch("SELECT state, count(*) FROM delivery GROUP BY state")

@@ -1,12 +1,14 @@
 """PostgreSQL beside a bus: every store over one pool, and the event log that it is given."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from backends.ports import entities, event_log, stores
 from backends.ports import outbox as outbox_port
+from backends.ports.broadcast import Broadcast
 from backends.ports.engine import Health
+from backends.ports.groups import GroupMember
 from backends.postgres.audit import AuditStore
 from backends.postgres.deliveries import DeliveryStore
 from backends.postgres.entities import EntityStore
@@ -22,6 +24,9 @@ class Engine:
         event_log: the bus. It keeps what it has no place for in a `ConsumerLedger` over the same pool.
         owner: this instance's name, another one after each start.
     """
+
+    one_process = False
+    needs_asyncio = True
 
     def __init__(
         self,
@@ -58,6 +63,12 @@ class Engine:
 
     def outbox(self) -> outbox_port.Outbox | None:
         return Outbox(self._pool, self._relayed)
+
+    def members(self) -> Callable[[str, Sequence[str]], GroupMember] | None:
+        return None
+
+    def broadcast(self) -> Broadcast | None:
+        return None
 
     def audit(self) -> stores.AuditStore:
         return AuditStore(self._pool)

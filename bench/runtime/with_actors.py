@@ -147,18 +147,19 @@ def resident() -> float:
 if __name__ == "__main__":
     main(
         {
+            "ask-64": partial(ask, Plain, ASKERS),
+            "ask-1": partial(ask, Plain, 1),
+            "ask-64-async": partial(ask, Single, ASKERS),
+            "ask-1-async": partial(ask, Single, 1),
             "ask-64-batch": partial(ask, Batch, ASKERS),
-            "ask-64": partial(ask, Single, ASKERS),
-            "ask-1": partial(ask, Single, 1),
-            "ask-64-plain": partial(ask, Plain, ASKERS),
-            "ask-1-plain": partial(ask, Plain, 1),
             "tell": tell,
             "try-tell": try_tell,
             "start-idle": start_idle,
             "memory-idle": memory_idle,
             "crash-ready": crash_ready,
             "crash-siblings": crash_siblings,
+            "measured-64": partial(overhead, Plain),
+            "measured-64-async": partial(overhead, Single),
             "measured-64-batch": partial(overhead, Batch),
-            "measured-64": partial(overhead, Single),
         }
     )

@@ -61,4 +61,4 @@ def tell(times: Times) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main({"ask-64-batch": ask_64, "ask-64": ask_64, "tell": tell, "try-tell": tell})
+    main({"ask-64": ask_64, "ask-64-async": ask_64, "ask-64-batch": ask_64, "tell": tell, "try-tell": tell})

@@ -32,4 +32,4 @@ def ask_1(times: Times) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main({"ask-64-batch": ask_64, "ask-64": ask_64, "ask-1": ask_1})
+    main({"ask-64": ask_64, "ask-1": ask_1, "ask-64-async": ask_64, "ask-1-async": ask_1, "ask-64-batch": ask_64})

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import trio
 
-from backends.ports.event_log import Attempt, Topic
+from backends.ports.event_log import NO_METADATA, Attempt, Topic
 from backends.ports.events import NewRecord, Offsets, Partition, Record
+from backends.ports.groups import Commit
 
 
 class MemoryLog:
@@ -14,7 +15,7 @@ class MemoryLog:
     def __init__(self) -> None:
         self.known: dict[str, Topic] = {}
         self.records: dict[Partition, list[Record | None]] = {}
-        self.commits: dict[tuple[str, Partition], int] = {}
+        self.commits: dict[tuple[str, Partition], Commit] = {}
         self.tries: dict[tuple[str, Partition], dict[int, Attempt]] = {}
         self.appends: list[tuple[int, bool]] = []
         self.fetches = 0
@@ -66,11 +67,15 @@ class MemoryLog:
 
     async def committed(self, group: str, topic: str) -> dict[Partition, int]:
         await self._work()
-        return {p: offset for (g, p), offset in self.commits.items() if g == group and p[0] == topic}
+        return {p: commit.offset for p, commit in (await self.progress(group, topic)).items()}
 
-    async def commit(self, group: str, offsets: Offsets) -> None:
+    async def progress(self, group: str, topic: str) -> dict[Partition, Commit]:
+        return {p: commit for (g, p), commit in self.commits.items() if g == group and p[0] == topic}
+
+    async def commit(self, group: str, offsets: Offsets, metadata: Mapping[Partition, str] = NO_METADATA) -> None:
         await self._work()
-        self.commits.update({(group, partition): offset for partition, offset in offsets.items()})
+        for partition, offset in offsets.items():
+            self.commits[group, partition] = Commit(offset, metadata.get(partition, ""))
 
     async def attempts(self, group: str, partition: Partition) -> dict[int, Attempt]:
         await self._work()

@@ -95,11 +95,41 @@ async def test_only_the_dead_are_reset(backend: Backend) -> None:
     dead = msgspec.structs.replace(delivery("d1"), state="dead", attempts=3, first_at=1.0, last_at=9.0, error="gone")
     await backend.deliveries.add([dead, delivery("d2"), delivery("d3", state="done")])
     assert await backend.deliveries.reset("d1", 50.0)
-    assert await backend.deliveries.get("d1") == delivery("d1", due_at=50.0)
+    again = msgspec.structs.replace(delivery("d1", due_at=50.0), replays=1, pending_since=50.0)
+    assert await backend.deliveries.get("d1") == again
     assert not await backend.deliveries.reset("d1", 60.0)
     assert not await backend.deliveries.reset("d2", 60.0)
     assert not await backend.deliveries.reset("d3", 60.0)
     assert not await backend.deliveries.reset("nothing", 60.0)
+
+
+async def test_each_replay_is_counted_and_outlives_the_next_attempts(backend: Backend) -> None:
+    await backend.deliveries.add([delivery("d1", state="dead")])
+    for replays in (1, 2):
+        assert await backend.deliveries.reset("d1", 50.0)
+        (found,) = await backend.deliveries.due("hook-1", 50.0, 1)
+        assert found.replays == replays
+        await backend.deliveries.save([msgspec.structs.replace(found, state="dead", attempts=3)])
+
+
+async def test_what_is_pending_for_an_endpoint_is_withdrawn_due_or_not(backend: Backend) -> None:
+    rows = [delivery("a1", "a"), delivery("a2", "a", 90.0), delivery("a3", "a", state="dead"), delivery("b", "b")]
+    await backend.deliveries.add([*rows, delivery("a4", "a", state="done")])
+    assert await backend.deliveries.withdraw("a", 7.0, "disabled") == 2
+    assert await backend.deliveries.withdraw("a", 8.0, "disabled") == 0
+    assert await backend.deliveries.counts() == {"withdrawn": 2, "dead": 1, "done": 1, "pending": 1}
+    found = await backend.deliveries.get("a2")
+    assert found == msgspec.structs.replace(rows[1], state="withdrawn", last_at=7.0, error="disabled")
+    assert not await backend.deliveries.reset("a2", 9.0)
+
+
+async def test_since_when_the_oldest_has_been_pending(backend: Backend) -> None:
+    assert await backend.deliveries.oldest() is None
+    rows = [msgspec.structs.replace(delivery(f"d{n}", due_at=1.0), pending_since=10.0 + n) for n in range(3)]
+    await backend.deliveries.add([*rows, delivery("dead", state="dead")])
+    assert await backend.deliveries.oldest() == 10.0
+    await backend.deliveries.save([msgspec.structs.replace(rows[0], state="done"), rows[1]])
+    assert await backend.deliveries.oldest() == 11.0
 
 
 async def test_states_are_counted(backend: Backend) -> None:
@@ -109,8 +139,9 @@ async def test_states_are_counted(backend: Backend) -> None:
     assert await backend.deliveries.pending() == 2
 
 
-async def test_only_what_is_done_is_purged(backend: Backend) -> None:
-    done = [msgspec.structs.replace(delivery(f"d{n}"), state="done", last_at=float(n)) for n in range(4)]
+async def test_only_what_is_done_or_withdrawn_is_purged(backend: Backend) -> None:
+    ended = ("done", "withdrawn", "done", "done")
+    done = [msgspec.structs.replace(delivery(f"d{n}"), state=s, last_at=float(n)) for n, s in enumerate(ended)]
     dead = msgspec.structs.replace(delivery("dead"), state="dead", last_at=0.0)
     await backend.deliveries.add([*done, dead, delivery("pending")])
     assert await backend.deliveries.purge(3.0, 2) == 2

@@ -6,6 +6,7 @@ import pytest
 
 from backends.ports.event_log import Attempt, Topic
 from backends.ports.events import NewRecord, Record
+from backends.ports.groups import Commit
 from tests.backends.conftest import Backend, OpenBackend, open_embedded
 from tests.backends.kafka_log import opening
 
@@ -169,6 +170,15 @@ async def test_groups_commit_apart(backend: Backend) -> None:
     assert await backend.event_log.committed("b", "t") == {("t", 0): 9}
     assert await backend.event_log.committed("c", "t") == {}
     assert dict(await backend.event_log.groups()) == {"a": ["other", "t"], "b": ["t"]}
+
+
+async def test_what_is_committed_beside_an_offset_comes_back_and_goes_with_the_next_commit(backend: Backend) -> None:
+    await three_partitions(backend)
+    await backend.event_log.commit("g", {("t", 0): 5, ("t", 1): 1}, {("t", 0): "w1:3:"})
+    assert await backend.event_log.progress("g", "t") == {("t", 0): Commit(5, "w1:3:"), ("t", 1): Commit(1)}
+    await backend.event_log.commit("g", {("t", 0): 6})
+    assert await backend.event_log.progress("g", "t") == {("t", 0): Commit(6), ("t", 1): Commit(1)}
+    assert await backend.event_log.progress("g", "unknown") == {}
 
 
 async def test_a_commit_of_an_unknown_partition_commits_nothing(backend: Backend) -> None:

@@ -1,5 +1,6 @@
 """An event log and stores in memory, with switches for what can go wrong. Times are trio's: virtual in tests."""
 
+import copy
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -16,15 +17,19 @@ from actors.event_log import messages as m
 from actors.metrics import Counter as Family
 from actors.metrics import Metrics
 from actors.runtime import Actor, Backoff, Child, Mailbox, Reject, Supervisor, System, open_system
-from actors.storage.messages import Read, Scan
+from actors.storage.messages import Read, Scan, Transact
 from backends.ports.cloudevents import to_record
 from backends.ports.entities import Entity, StoreUnavailable
 from backends.ports.event_log import Attempt
 from backends.ports.events import ENTITY_CHANGED, Event, NewRecord, Partition, Record
+from backends.ports.groups import Commit
 from backends.ports.stores import AuditEntry, Delivery, Document
 
 MAILBOX = Mailbox(64)
 OPTIONS = ConsumerOptions(max_wait=1.0, refresh=2.0, handler_timeout=30.0)
+
+
+_CONTENT = ("partitions", "committed", "metadata", "attempts")
 
 
 class MemoryLog:
@@ -36,6 +41,7 @@ class MemoryLog:
     def __init__(self) -> None:
         self.partitions: dict[Partition, list[Record]] = {}
         self.committed: dict[tuple[str, Partition], int] = {}
+        self.metadata: dict[tuple[str, Partition], str] = {}
         self.attempts: dict[tuple[str, Partition], dict[int, Attempt]] = {}
         self.saved: list[tuple[float, int, Attempt]] = []
         self.refuse: set[type] = set()
@@ -54,6 +60,14 @@ class MemoryLog:
         self.appended.set()
         self.appended = trio.Event()
         return stored
+
+    def frozen(self) -> dict[str, Any]:
+        """Its content now, for `restore`."""
+        return copy.deepcopy({name: getattr(self, name) for name in _CONTENT})
+
+    def restore(self, content: dict[str, Any]) -> None:
+        for name, value in content.items():
+            setattr(self, name, value)
 
     def read(self, topic: str) -> list[Record]:
         return [record for (name, _), records in self.partitions.items() if name == topic for record in records]
@@ -76,13 +90,18 @@ class FakeEventLog(Actor[Any]):
                 later = self.later()
                 self.spawn(self._fetch, message, later)
                 return later
-            case m.Positions(group, topic):
-                return {p: log.committed.get((group, p), 0) for p in log.partitions if p[0] == topic}
+            case m.Progress(group, topics):
+                return {
+                    p: Commit(log.committed.get((group, p), 0), log.metadata.get((group, p), ""))
+                    for p in log.partitions
+                    if p[0] in topics
+                }
             case m.Ends(topic):
                 return {p: len(records) for p, records in log.partitions.items() if p[0] == topic}
-            case m.Commit(group, offsets):
+            case m.Commit(group, offsets, metadata):
                 for partition, offset in offsets.items():
                     log.committed[group, partition] = offset
+                    log.metadata[group, partition] = metadata.get(partition, "")
                     kept = log.attempts.get((group, partition), {})
                     log.attempts[group, partition] = {at: a for at, a in kept.items() if at >= offset}
                 return None
@@ -98,7 +117,7 @@ class FakeEventLog(Actor[Any]):
 
     async def _fetch(self, message: m.Fetch, later: Any) -> None:
         with trio.move_on_after(message.max_wait):
-            while not self._ready(message):
+            while not self._ready(message) and not (message.waiter and message.waiter.ended):
                 await self._log.appended.wait()
         later.answer(self._ready(message)[: message.limit])
 
@@ -194,8 +213,21 @@ class MemoryDeliveries:
         row = self.rows.get(id)
         if row is None or row.state != "dead":
             return False
-        self.rows[id] = msgspec.structs.replace(row, state="pending", attempts=0, due_at=now)
+        self.rows[id] = msgspec.structs.replace(
+            row, state="pending", attempts=0, due_at=now, pending_since=now, replays=row.replays + 1
+        )
         return True
+
+    async def withdraw(self, endpoint: str, now: float, reason: str) -> int:
+        self._check()
+        found = [row for row in self._pending(()) if row.endpoint == endpoint]
+        for row in found:
+            self.rows[row.id] = msgspec.structs.replace(row, state="withdrawn", last_at=now, error=reason)
+        return len(found)
+
+    async def oldest(self) -> float | None:
+        self._check()
+        return min((row.pending_since for row in self._pending(())), default=None)
 
     def _pending(self, exclude: Sequence[str]) -> list[Delivery]:
         return [d for d in self.rows.values() if d.state == "pending" and d.endpoint not in exclude]
@@ -206,13 +238,21 @@ class MemoryDeliveries:
 
 
 class FakeStorage(Actor[Any]):
-    """Stands for both `storage_reader` and `storage_scans`."""
+    """Stands for `storage`, `storage_reader` and `storage_scans`, given the same *entities* and *published*."""
 
-    def __init__(self, entities: list[Entity]) -> None:
+    def __init__(self, entities: list[Entity], published: list[Event] | None = None) -> None:
         self._entities = entities
+        self._published = [] if published is None else published
 
     async def handle(self, message: Any) -> Any:
         match message:
+            case Transact(write):
+                found = [next((e for e in self._entities if e.key == key), None) for key in write.keys]
+                decision = write.decide(found, [0] * len(found))
+                put = {entity.key: entity for entity in decision.put}
+                self._entities[:] = [put.get(entity.key, entity) for entity in self._entities]
+                self._published += decision.events
+                return decision.answer
             case Read(key):
                 return next((e for e in self._entities if e.key == key), None)
             case Scan(kind, after, limit):

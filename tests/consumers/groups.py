@@ -21,10 +21,9 @@ def consumer(handler: Any, metrics: Metrics | None = None, **options: Any) -> pa
         (ENTITY_CHANGED,),
         handler,
         metrics=metrics or Metrics(),
-        options=OPTIONS,
         now=trio.current_time,
         rng=MaxJitter(),
-        **options,
+        **{"options": OPTIONS, **options},
     )
 
 

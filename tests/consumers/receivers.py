@@ -78,20 +78,30 @@ def mail_row(to: str = "ada@example.org", body: str = "Hello\n.\n..dots\nÄnde\n
 
 
 class Mailbox:
-    """What the relay took; `refuse` is its answer to RCPT, `None` accepts."""
+    """What the relay took, and over which connection (its peer); `refuse` is its answer to RCPT, `None` accepts;
+    `answers` are those to single addresses, of which `drop` closes the connection and `hang` answers never."""
 
     def __init__(self) -> None:
         self.taken: list[Any] = []
+        self.peers: list[Any] = []
         self.refuse: str | None = None
+        self.answers: dict[str, str] = {}
 
     async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:
-        if self.refuse:
-            return self.refuse
+        match self.answers.get(address, self.refuse):
+            case "drop":
+                server.transport.abort()
+                return "250 OK"
+            case "hang":
+                await asyncio.sleep(3600)
+            case str(answer):
+                return answer
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
         self.taken.append(envelope)
+        self.peers.append(session.peer)
         return "250 OK"
 
 

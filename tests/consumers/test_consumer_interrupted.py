@@ -7,9 +7,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.consumers.consumer import Consumer, Fetched
+from actors.consumers.consumer import Consumer, Go
 from actors.consumers.dead_letters import describe
-from actors.event_log.messages import Attempts, Commit, Fetch, Positions, SaveAttempt
+from actors.event_log.messages import Attempts, Commit, Fetch, Progress, SaveAttempt
 from actors.metrics import Metrics
 from backends.ports.entities import StoreUnavailable
 from backends.ports.events import ENTITY_CHANGED
@@ -77,7 +77,8 @@ async def test_a_first_delivery_that_is_cut_off_is_delivered_again(autojump_cloc
     handler.hang = True
     async with running(log, search=consumer(handler)):
         await trio.sleep(1)
-    assert (log.committed, log.saved) == ({}, [])
+    assert (log.committed, log.saved) == ({("search", PARTITION): 0}, [])
+    assert log.metadata["search", PARTITION] == "", "a stop in order leaves no suspects"
     handler.hang = False
     async with running(log, search=consumer(handler)):
         await trio.sleep(1)
@@ -109,7 +110,7 @@ async def test_an_outage_during_a_retry_does_not_use_up_an_attempt(autojump_cloc
     assert letter.attempts == 3
 
 
-@pytest.mark.parametrize("message", [Fetch, Positions, Attempts, Commit, SaveAttempt])
+@pytest.mark.parametrize("message", [Fetch, Progress, Attempts, Commit, SaveAttempt])
 async def test_a_log_that_is_away_crashes_nothing_and_is_found_again(message: type, autojump_clock: MockClock) -> None:
     log, handler = log_with(record("a"), record("bad", partition=1)), failing("bad")
     log.refuse.add(message)
@@ -137,10 +138,10 @@ async def test_a_crashed_consumer_goes_on_where_it_had_committed(autojump_clock:
     assert handler.done == ["a", "b", "c"]
 
 
-async def test_what_an_earlier_incarnation_fetched_is_ignored(autojump_clock: MockClock) -> None:
+async def test_what_an_earlier_incarnation_told_itself_is_ignored(autojump_clock: MockClock) -> None:
     log, handler = log_with(record("a"), record("b")), Recorder()
     child = consumer(handler)
-    stale = Fetched(child(), tuple(log.read(ENTITY_CHANGED)))
+    stale = Go(child())
     async with running(log, search=child) as system:
         await trio.sleep(0.1)
         log.add(record("c"))

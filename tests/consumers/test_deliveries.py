@@ -17,13 +17,14 @@ from actors.consumers.notification.consumer import NotificationConsumer
 from actors.consumers.notification.deliveries import Deliveries
 from actors.consumers.notification.endpoint import EndpointDeliveries
 from actors.consumers.notification.mail import Mail, MailWriter
-from actors.consumers.notification.messages import Backlog, Reset, Wake, Work
-from actors.consumers.notification.outcomes import Failed, Outcome, Refused, Sent
-from actors.consumers.notification.senders import Senders
+from actors.consumers.notification.messages import Backlog, Reset, Waiting, Wake, Work
+from actors.consumers.notification.outcomes import Failed, Gone, Outcome, Refused, Sent
+from actors.consumers.notification.senders import Senders, Slots
 from actors.event_log.messages import Append
 from actors.metrics import Metrics
 from actors.runtime import Backoff, Child, DynamicSupervisor, Mailbox, Reject
 from backends.ports.entities import Entity
+from backends.ports.events import Event
 from backends.ports.stores import Delivery
 from tests.consumers.fakes import (
     OPTIONS,
@@ -48,6 +49,7 @@ class Sender:
         self.attempts: dict[str, list[tuple[float, str]]] = defaultdict(list)
         self.outcomes: dict[str, Outcome | Exception] = {}
         self.hanging: set[str] = set()
+        self.delay: dict[str, float] = {}
         self.under_way = self.most = 0
 
     async def send(self, webhook: Any, delivery: Delivery) -> Outcome:
@@ -55,7 +57,7 @@ class Sender:
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         try:
-            await trio.sleep(0.1)
+            await trio.sleep(self.delay.get(delivery.endpoint, 0.1))
             if delivery.endpoint in self.hanging:
                 await trio.sleep_forever()
         finally:
@@ -85,20 +87,23 @@ class Mails:
 
 
 class Fixture:
-    def __init__(self, *rows: Delivery, hooks: str = "abcdef", concurrency: int = 64, max_children: int = 100) -> None:
+    def __init__(
+        self, *rows: Delivery, hooks: Sequence[str] = "abcdef", concurrency: int = 64, max_children: int = 100
+    ) -> None:
         self.log, self.store, self.sender, self.metrics = MemoryLog(), MemoryDeliveries(), Sender(), Metrics()
         self.store.rows = {row.id: row for row in rows}
         self.storage = [
             Entity("webhook", id, 1, 0.0, 0.0, msgspec.json.encode({"url": "http://x", "events": ["*"], "secret": "s"}))
             for id in hooks
         ]
+        self.published: list[Event] = []
         self.mails = Mails(self.sender)
         self.concurrency = concurrency
         self.max_children = max_children
 
     def running(self, **more: Any) -> Any:
         given: dict[str, Any] = {"now": trio.current_time, "rng": MaxJitter()}
-        slots = trio.CapacityLimiter(self.concurrency)
+        slots = Slots(self.concurrency, 2)
         endpoint = partial(
             EndpointDeliveries, self.store, Senders(self.sender, self.mails), slots, metrics=self.metrics, **given
         )
@@ -108,10 +113,11 @@ class Fixture:
             max_children=self.max_children,
             intensity=None,
         )
-        storage = partial(FakeStorage, self.storage)
+        storage = partial(FakeStorage, self.storage, self.published)
         deliveries = partial(Deliveries, self.store, **given)
         return running(
             self.log,
+            storage=storage,
             storage_reader=storage,
             storage_scans=storage,
             endpoints=endpoints,
@@ -121,6 +127,10 @@ class Fixture:
 
     def state(self, id: str) -> str:
         return self.store.rows[id].state
+
+    def document(self, id: str) -> Any:
+        """The stored webhook."""
+        return msgspec.json.decode(next(entity.body for entity in self.storage if entity.id == id))
 
 
 def row(id: str, endpoint: str = "a", **changes: Any) -> Delivery:
@@ -147,12 +157,17 @@ async def test_what_is_due_is_sent_once(autojump_clock: MockClock) -> None:
     assert count(at.metrics, "weir_deliveries_total", "webhook", "sent") == 3
 
 
-async def test_it_says_how_much_is_still_to_be_delivered(autojump_clock: MockClock) -> None:
-    at = Fixture(row("1"), row("2"), row("later", "c", due_at=5.0))
+async def test_it_says_how_much_is_still_to_be_delivered_since_when_and_to_whom(autojump_clock: MockClock) -> None:
+    at = Fixture(row("1"), row("2"), row("slow", "c"), row("later", "d", due_at=90.0, pending_since=0.5))
+    at.sender.outcomes["c"] = Failed(Failure("HTTPStatus", "429"), retry_after=60.0)
     async with at.running() as system:
-        assert await system.ref("deliveries").ask(Backlog()) == 3
-        await trio.sleep(1)
-        assert await system.ref("deliveries").ask(Backlog()) == 1
+        waiting: Waiting = await system.ref("deliveries").ask(Backlog())
+        assert (waiting.deliveries, waiting.endpoints["working"]) == (4, 2)
+        await trio.sleep(2)
+        endpoints = {"working": 0, "held": 1, "resting": 1}
+        assert await system.ref("deliveries").ask(Backlog()) == Waiting(2, 2.0, endpoints)
+        shown = next(child for child in system.snapshot()["children"] if child["id"] == "deliveries")
+        assert shown["detail"] == {**endpoints, "oldest_s": 2.0}
         at.store.away = True
         with pytest.raises(Reject):
             await system.ref("deliveries").ask(Backlog())
@@ -253,9 +268,71 @@ async def test_a_deleted_webhook_gets_nothing_and_makes_no_dead_letter(autojump_
     at = Fixture(row("1"), hooks="b")
     async with at.running():
         await trio.sleep(10)
-    assert (at.state("1"), at.store.rows["1"].error) == ("dead", "the webhook was deleted")
+    assert (at.state("1"), at.store.rows["1"].error) == ("withdrawn", "the webhook was deleted")
     assert not at.sender.attempts
     assert not at.log.read(DLT)
+
+
+GONE = Gone(Failure("HTTPStatus", "410 no more"))
+
+
+async def test_410_disables_the_webhook_and_withdraws_what_waits_for_it(autojump_clock: MockClock) -> None:
+    at = Fixture(row("1"), row("2"), row("later", due_at=30.0), row("3", "b"))
+    at.sender.outcomes["a"] = GONE
+    async with at.running():
+        await trio.sleep(5)
+        assert (at.state("1"), at.state("2"), at.state("later"), at.state("3")) == ("dead", *["withdrawn"] * 2, "done")
+        assert at.store.rows["later"].error == "the webhook is disabled"
+    assert len(at.sender.attempts["a"]) == 1, "nothing more was sent"
+    assert [describe(letter).delivery_id for letter in at.log.read(DLT)] == ["1"], "only what was attempted is dead"
+    document = at.document("a")
+    assert (document["state"], document["disabled_reason"]) == ("disabled", "HTTPStatus: 410 no more")
+    assert document["secret"] == "s", "the rest stays"
+    assert count(at.metrics, "weir_deliveries_total", "webhook", "gone") == 1
+    assert count(at.metrics, "weir_deliveries_total", "webhook", "withdrawn") == 2
+
+
+async def test_disabling_is_audited_once(autojump_clock: MockClock) -> None:
+    at = Fixture(row("1"))
+    at.sender.outcomes["a"] = GONE
+    async with at.running():
+        await trio.sleep(1)
+    (audit,) = at.published
+    entry = msgspec.json.decode(audit.data)
+    assert (audit.topic, audit.key, entry["action"]) == ("audit", "webhook/a", "webhook.disable")
+    assert (entry["subject"], entry["entity"], entry["outcome"]) == ("weir", "webhook/a", "ok")
+
+
+async def test_a_disabled_webhook_gets_nothing_until_it_is_enabled_again(autojump_clock: MockClock) -> None:
+    at = Fixture(row("1"))
+    at.sender.outcomes["a"] = GONE
+    async with at.running() as system:
+        await trio.sleep(1)
+        await at.store.add([row("2")])
+        system.ref("deliveries").try_tell(Wake())
+        await trio.sleep(1)
+        assert (at.state("2"), len(at.sender.attempts["a"])) == ("withdrawn", 1)
+        at.sender.outcomes.clear()
+        body = msgspec.json.encode({**at.document("a"), "state": "active"})
+        at.storage[0] = msgspec.structs.replace(at.storage[0], body=body)
+        await at.store.add([row("3")])
+        assert await system.ref("deliveries").ask(Reset("1"))
+        await trio.sleep(1)
+    assert (at.state("3"), at.state("1")) == ("done", "done")
+
+
+async def test_a_webhook_whose_url_changed_meanwhile_stays_active(autojump_clock: MockClock) -> None:
+    at = Fixture(row("1"), row("2"))
+    at.sender.outcomes["a"] = GONE
+    async with at.running():
+        await trio.sleep(0.05)  # the first attempt is under way
+        body = msgspec.json.encode({**at.document("a"), "url": "http://new"})
+        at.storage[0] = msgspec.structs.replace(at.storage[0], body=body)
+        await trio.sleep(0.07)
+        at.sender.outcomes.clear()
+        await trio.sleep(5)
+    assert "state" not in at.document("a")
+    assert (at.state("1"), at.state("2")) == ("dead", "done")
 
 
 async def test_an_attempt_in_flight_at_a_crash_is_sent_again_under_the_same_id(autojump_clock: MockClock) -> None:
@@ -304,6 +381,17 @@ async def test_a_reset_delivery_starts_anew(autojump_clock: MockClock) -> None:
         await trio.sleep(0.2)
         assert at.state("1") == "done"
         assert await system.ref("deliveries").ask(Reset("1")) is False
+
+
+async def test_replays_are_counted_in_the_dead_letter(autojump_clock: MockClock) -> None:
+    at = Fixture(row("1"))
+    at.sender.outcomes["a"] = ERROR
+    async with at.running() as system:
+        for _ in range(3):
+            await trio.sleep(10)
+            assert await system.ref("deliveries").ask(Reset("1"))
+        await trio.sleep(10)
+    assert [describe(letter).replay_count for letter in at.log.read(DLT)] == [0, 1, 2, 3]
 
 
 async def test_the_dead_letter_of_an_e_mail_names_the_address(autojump_clock: MockClock) -> None:
@@ -384,3 +472,17 @@ async def test_a_crash_of_deliveries_leaves_the_endpoints_at_work(autojump_clock
         await trio.sleep(10)
     assert {r.state for r in at.store.rows.values()} == {"done"}
     assert {name: len(tries) for name, tries in at.sender.attempts.items()} == {"a": 2, "b": 1}
+
+
+async def test_any_number_of_endpoints_that_hang_holds_up_no_other_for_long(autojump_clock: MockClock) -> None:
+    hanging = [f"dead{n}" for n in range(20)]
+    at = Fixture(*(row(name, name) for name in hanging), hooks=[*hanging, "well"], concurrency=4)
+    for name in hanging:
+        at.sender.outcomes[name] = ERROR
+    at.sender.delay = dict.fromkeys(hanging, 15.0)
+    async with at.running() as system:
+        await trio.sleep(15.0 * 20 / 4 + 1)  # each has had its first attempt, and failed
+        await at.store.add([row(f"w{n}", "well") for n in range(5)])
+        system.ref("deliveries").try_tell(Wake())
+        await trio.sleep(2)
+        assert [at.state(f"w{n}") for n in range(5)] == ["done"] * 5

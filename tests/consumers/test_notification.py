@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from actors.consumers.notification import deliveries_of as rows
 from actors.consumers.notification.handler import PAGE, NotificationHandler
 from actors.consumers.notification.mail import Mail, MailWriter, compose, mail_of
+from actors.consumers.notification.rendering import Templates
+from actors.consumers.notification.rules import Rule, default_rules
 from actors.consumers.partitions import Delivered
 from actors.consumers.retry import Permanent
 from backends.ports.entities import Entity
@@ -33,13 +35,13 @@ def delivered(made: Event, offset: int = 7, headers: tuple[tuple[str, bytes], ..
 
 
 class Fixture:
-    def __init__(self, *hooks: Entity) -> None:
+    def __init__(self, *hooks: Entity, mail: MailWriter | None = None) -> None:
         self.store = MemoryDeliveries()
         self.wakes = 0
         self.hooks = sorted(hooks, key=lambda entity: entity.id)
         self.handler = NotificationHandler(
             self.store,  # type: ignore[arg-type]
-            MailWriter(),
+            mail or MailWriter(),
             scan=self.scan,
             wake=self.wake,
             now=lambda: 50.0,
@@ -109,6 +111,22 @@ async def test_all_pages_of_webhooks_are_read() -> None:
     assert len(at.of("webhook")) == 2 * PAGE + 1
 
 
+async def test_a_disabled_webhook_gets_no_row() -> None:
+    at = Fixture(hook("a", "*", state="disabled"), hook("b", "*", state="active"))
+    await at.handler.handle([delivered(event("e1", data=change("u1", 1, **ADA)))])
+    assert [row.endpoint for row in at.of("webhook")] == ["b"]
+
+
+async def test_a_template_that_fails_keeps_nobody_else_from_being_told() -> None:
+    broken = Rule(("user.*",), ("ops@example.org",), Templates().compile("broken.txt", "{{ entity.nickname }}"))
+    at = Fixture(hook("a", "*"), mail=MailWriter([broken, *default_rules()]))
+    with pytest.raises(Permanent, match=r"template broken\.txt: UndefinedError: .*nickname"):
+        await at.handler.handle([delivered(event(id, data=change("u1", 1, **ADA))) for id in ("e1", "e2")])
+    assert [mail_of(row).to for row in at.of("email")] == ["ada@example.org"] * 2
+    assert len(at.of("webhook")) == 2
+    assert at.wakes == 1
+
+
 async def test_a_malformed_webhook_does_not_stop_the_others() -> None:
     at = Fixture(hook("a", "*", url=5), hook("b", "*"))
     await at.handler.handle([delivered(event("e1", data=change("u1", 1, **ADA)))])
@@ -154,7 +172,7 @@ def test_the_body_says_what_changed_and_neither_who_nor_from_what() -> None:
 
 
 def mail_for(type: str, data: dict[str, Any]) -> Mail | None:
-    found = MailWriter().deliveries(event("e1", type=type, data=data), "t/0/0", 0.0)
+    found = MailWriter().deliveries(event("e1", type=type, data=data), "t/0/0", 0.0).rows
     return mail_of(found[0]) if found else None
 
 
@@ -178,7 +196,7 @@ def test_a_user_without_a_usable_address_gets_no_e_mail(address: str | None) -> 
 @given(st.text(min_size=1))
 def test_no_name_can_add_a_header_or_a_recipient(name: str) -> None:
     data = change("u1", 1, name=f"{name}\r\nBcc: evil@x.org\r\n\r\n", email="ada@example.org")
-    (row,) = MailWriter().deliveries(event("e1", data=data), "t/0/0", 0.0)
+    (row,) = MailWriter().deliveries(event("e1", data=data), "t/0/0", 0.0).rows
     parsed = email.message_from_bytes(compose(row, "weir@example.org").content, policy=email.policy.SMTP)
     assert parsed.get_all("To") == ["ada@example.org"]
     assert parsed["Bcc"] is None
@@ -189,7 +207,7 @@ def test_no_name_can_add_a_header_or_a_recipient(name: str) -> None:
 
 
 def test_an_e_mail_is_the_same_on_every_attempt() -> None:
-    (row,) = MailWriter().deliveries(event("e1", data=change("u1", 1, **ADA)), "t/0/0", 0.0)
+    (row,) = MailWriter().deliveries(event("e1", data=change("u1", 1, **ADA)), "t/0/0", 0.0).rows
     message = compose(row, "weir@example.org")
     parsed = email.message_from_bytes(message.content, policy=email.policy.SMTP)
     assert parsed["Message-ID"] == f"<{row.id}@example.org>"

@@ -53,8 +53,15 @@ def test_an_id_with_a_full_stop_would_be_ambiguous() -> None:
         *("127.0.0.1", "127.1.2.3", "0.0.0.0", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1"),
         *("169.254.169.254", "100.64.0.1", "224.0.0.1", "255.255.255.255", "240.0.0.1", "192.0.2.1", "198.18.0.1"),
         *("::", "::1", "fe80::1", "fe80::1%eth0", "fd00::1", "fc00::1", "ff02::1", "2001:db8::1", "fec0::1"),
-        *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "::7f00:1", "::10.0.0.1"),
-        *("64:ff9b::7f00:1", "64:ff9b::a00:1", "2002:7f00:1::", "2002:a00:1::1"),
+        *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "::7f00:1", "::10.0.0.1", "::ffff:0:7f00:1"),
+        *(
+            "64:ff9b::7f00:1",
+            "64:ff9b::a00:1",
+            "64:ff9b:1::7f00:1",
+            "2001:0:a00:1::1",
+            "2002:7f00:1::",
+            "2002:a00:1::1",
+        ),
         *("localhost", "2130706433", ""),
     ],
 )
@@ -99,7 +106,7 @@ def test_a_refusal_makes_it_one_at_once() -> None:
 
 def test_a_withdrawn_endpoint_makes_no_dead_letter() -> None:
     settled = settle(ROW, Withdrawn("deleted"), RetryPolicy(), 1.0, 1.0)
-    assert (settled.delivery.state, settled.dead_letter, settled.delivery.error) == ("dead", None, "deleted")
+    assert (settled.delivery.state, settled.dead_letter, settled.delivery.error) == ("withdrawn", None, "deleted")
 
 
 def test_an_outage_of_our_own_is_no_attempt() -> None:

@@ -24,7 +24,7 @@ from actors.consumers.notification.deliveries import Deliveries
 from actors.consumers.notification.endpoint import EndpointDeliveries
 from actors.consumers.notification.mail import MailWriter
 from actors.consumers.notification.outcomes import Failed
-from actors.consumers.notification.senders import Senders
+from actors.consumers.notification.senders import Senders, Slots
 from actors.consumers.retry import RetryPolicy
 from actors.consumers.search.handler import SearchHandler
 from actors.event_log.actor import EventLogActor
@@ -183,7 +183,7 @@ async def test_a_webhook_is_called_until_it_answers_or_is_a_dead_letter(tmp_path
                 EndpointDeliveries,
                 node.deliveries,
                 Senders(sender, Mails(sender)),
-                trio.CapacityLimiter(8),
+                Slots(),
                 **options,
             ),
             mailbox=MAILBOX,

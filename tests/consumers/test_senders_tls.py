@@ -100,6 +100,8 @@ def tls_relay(server_side: ssl.SSLContext) -> Iterator[Relay]:
 async def test_an_e_mail_goes_over_starttls_where_the_relay_offers_it(tls_relay: Relay) -> None:
     assert await smtp(tls_relay, tls=opportunistic_tls()).send([mail_row()]) == [Sent()]
     assert len(tls_relay.handler.taken) == 1
+    assert await smtp(tls_relay, tls=opportunistic_tls()).send([mail_row()] * 3) == [Sent()] * 3
+    assert len(set(tls_relay.handler.peers)) == 2, "a batch is one connection, and one handshake"
     (refused,) = await smtp(tls_relay).send([mail_row()])
     assert not isinstance(refused, Sent)
     assert "STARTTLS" in refused.failure.message

@@ -1,15 +1,20 @@
 """Calling webhooks over HTTP: signatures, outcomes, timeouts, and the guard against private addresses."""
 
+import time
+
 import msgspec
 import pytest
 import trio
 from standardwebhooks.webhooks import Webhook as Receiver
+from standardwebhooks.webhooks import WebhookVerificationError
 
-from actors.consumers.notification.deliveries_of import Webhook
-from actors.consumers.notification.outcomes import Failed, Refused, Sent
+from actors.consumers.notification.deliveries_of import Retired, Webhook
+from actors.consumers.notification.outcomes import Failed, Gone, Refused, Sent
 from tests.consumers.receivers import BODY, SECRET, Endpoint, hook, sender, webhook_row
 
 pytestmark = pytest.mark.process
+
+OTHER = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oDuR3+1jNPb1s="
 
 
 async def test_a_receiver_can_verify_what_it_gets(endpoint: Endpoint) -> None:
@@ -35,6 +40,28 @@ async def test_each_attempt_has_its_own_timestamp_and_the_same_id(endpoint: Endp
     assert first["webhook-signature"] != second["webhook-signature"]
 
 
+async def test_a_receiver_that_knows_either_secret_can_verify_while_they_change(endpoint: Endpoint) -> None:
+    rotated = msgspec.structs.replace(hook(endpoint), secret=OTHER, retired=(Retired(SECRET, time.time() + 60),))
+    async with sender() as webhooks:
+        assert await webhooks.send(rotated, webhook_row()) == Sent()
+    ((_, headers, body),) = endpoint.requests
+    assert len(headers["webhook-signature"].split(" ")) == 2
+    for secret in (SECRET, OTHER):
+        Receiver(secret).verify(body, headers)
+    with pytest.raises(WebhookVerificationError):
+        Receiver("whsec_" + "A" * 32).verify(body, headers)
+
+
+async def test_a_replaced_secret_signs_no_longer_than_it_may(endpoint: Endpoint) -> None:
+    rotated = msgspec.structs.replace(hook(endpoint), secret=OTHER, retired=(Retired(SECRET, time.time() - 1),))
+    async with sender() as webhooks:
+        assert await webhooks.send(rotated, webhook_row()) == Sent()
+    ((_, headers, body),) = endpoint.requests
+    Receiver(OTHER).verify(body, headers)
+    with pytest.raises(WebhookVerificationError):
+        Receiver(SECRET).verify(body, headers)
+
+
 @pytest.mark.parametrize("status", ["301 Moved", "400 Bad Request", "404 Not Found", "500 Oops", "503 Later"])
 async def test_only_2xx_is_success_and_no_redirect_is_followed(endpoint: Endpoint, status: str) -> None:
     location = f"Location: http://127.0.0.1:{endpoint.port}/other\r\n"
@@ -49,7 +76,7 @@ async def test_only_2xx_is_success_and_no_redirect_is_followed(endpoint: Endpoin
 async def test_gone_is_final(endpoint: Endpoint) -> None:
     endpoint.answer = b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n"
     async with sender() as webhooks:
-        assert isinstance(await webhooks.send(hook(endpoint), webhook_row()), Refused)
+        assert isinstance(await webhooks.send(hook(endpoint), webhook_row()), Gone)
 
 
 async def test_retry_after_is_passed_on(endpoint: Endpoint) -> None:
@@ -104,7 +131,7 @@ async def test_the_next_address_of_a_host_is_tried(endpoint: Endpoint) -> None:
     [
         *("127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "2130706433", "0x7f000001", "0177.0.0.1", "127.1"),
         *("0.0.0.0", "0", "[::]", "10.0.0.1", "192.168.0.1", "169.254.169.254", "[fd00::1]", "[fe80::1]"),
-        *("[::ffff:169.254.169.254]", "[64:ff9b::a9fe:a9fe]", "224.0.0.1"),
+        *("[::ffff:169.254.169.254]", "[64:ff9b::a9fe:a9fe]", "[64:ff9b:1::a9fe:a9fe]", "224.0.0.1"),
     ],
 )
 async def test_private_endpoints_are_not_called(endpoint: Endpoint, host: str) -> None:
@@ -115,7 +142,13 @@ async def test_private_endpoints_are_not_called(endpoint: Endpoint, host: str) -
     assert endpoint.requests == []
 
 
-@pytest.mark.parametrize("addresses", [["127.0.0.1"], ["8.8.8.8", "127.0.0.1"]])
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        *(["127.0.0.1"], ["8.8.8.8", "127.0.0.1"], ["0.0.0.0"], ["::"], ["::ffff:127.0.0.1"], ["::ffff:0:127.0.0.1"]),
+        *(["64:ff9b::7f00:1"], ["64:ff9b:1::7f00:1"], ["fe80::1%lo"], ["169.254.169.254"], ["2002:7f00:1::1"]),
+    ],
+)
 async def test_a_name_that_means_a_private_address_is_not_called(endpoint: Endpoint, addresses: list[str]) -> None:
     async def resolver(host: str, port: int) -> list[str]:
         return addresses

@@ -32,7 +32,7 @@ def unpack(document: str, into: Path) -> str:
     return output
 
 
-@pytest.mark.parametrize("name", ["writing-actors.md", "testing-actors.md"])
+@pytest.mark.parametrize("name", ["writing-actors.md", "testing-actors.md", "writing-consumers.md"])
 def test_the_code_runs(name: str, pytester: pytest.Pytester) -> None:
     document = (DOCS / name).read_text()
     output = unpack(document, pytester.path)

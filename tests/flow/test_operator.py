@@ -24,6 +24,10 @@ def refused(server: Server, *command: str) -> str:
     return line
 
 
+# The comment is for the template that the file is mistaken for.
+RULE = '# {{ nmae }}\n[[notifications.rules]]\nevents = ["*"]\nto = ["ops@example.org"]\n'
+
+
 @pytest.mark.parametrize(
     ("config", "names"),
     [
@@ -34,6 +38,8 @@ def refused(server: Server, *command: str) -> str:
         ('[redis]\nurl = "http://localhost"\n', ["redis.url", "redis://", "sentinel"]),
         ('[redis]\nurl = "redis://:hush@localhost?colour=blue"\n', ["redis.url", "colour"]),
         ("server.workers = 2\n", ["server.workers"]),
+        (RULE + 'template = "no.txt"\n', ["notifications.rules[0].template", "no.txt", "user.created"]),
+        (RULE + 'template = "weir.toml"\n', ["notifications.rules[0].template", "weir.toml", "nmae", "name"]),
         ('[[routes]]\nprefix = "/users"\ntarget = "http://127.0.0.1:1"\n', ["/users"]),
         ('[[routes]]\nprefix = "/x"\ntarget = "asgi:no.such.module:app"\n', ["routes[0].target", "no.such.module"]),
         ('[[routes]]\nprefix = "/x"\ntarget = "service:nobody"\n', ["routes[0].target", "service:nobody", "users"]),

@@ -101,6 +101,58 @@ def test_a_failing_endpoint_ends_in_dead_letters_and_a_healthy_one_gets_each_eve
         assert len(healthy.got) == 3, "the healthy endpoint gets nothing again"
 
 
+def test_a_secret_is_replaced_without_a_gap_and_410_ends_the_calls_until_the_owner_wants_them_again(
+    tmp_path, endpoints
+):
+    endpoint, _ = endpoints
+    config = GENEROUS + "\n[notifications]\nallow_private_endpoints = true\n"
+    with running(tmp_path, config) as server, server.client(server.token()) as client:
+        made = client.post("/webhooks", json={"url": endpoint.url, "events": ["user.*"]}).json()
+        rotated = client.post(f"/webhooks/{made['id']}/secret").json()
+        client.post("/users", json={"name": "both", "email": "n@example.com"})
+        eventually(lambda: len(endpoint.got) == 1)
+        headers, body = endpoint.got[0]
+        assert len(headers["webhook-signature"].split()) == 2
+        for secret in (made["secret"], rotated["secret"]):
+            Webhook(secret).verify(body, headers)
+
+        endpoint.status = 410
+        client.post("/users", json={"name": "gone", "email": "n@example.com"})
+        eventually(lambda: client.get(f"/webhooks/{made['id']}").json()["state"] == "disabled")
+        assert "410" in client.get(f"/webhooks/{made['id']}").json()["disabled_reason"]
+        client.post("/users", json={"name": "unheard", "email": "n@example.com"})
+        eventually(lambda: server.cli("dlq", "list", "--group", "notification").stdout.count("410") == 1)
+        asked = {"entity": f"webhook/{made['id']}", "action": "webhook.disable"}
+        eventually(lambda: len(client.get("/audit", params=asked).json()["items"]) == 1)
+
+        endpoint.status = 204
+        assert client.patch(f"/webhooks/{made['id']}", json={"state": "active"}).json()["state"] == "active"
+        client.post("/users", json={"name": "again", "email": "n@example.com"})
+        eventually(lambda: "again" in endpoint.names())
+        assert endpoint.names() == ["both", "gone", "again"]
+
+
+def test_e_mails_are_written_as_the_rules_say(tmp_path):
+    (tmp_path / "moved.txt").write_text("{{ name }} moved\nfrom {{ previous.email }} to {{ email }}, says {{ by }}\n")
+    rule = '[[notifications.rules]]\nevents = ["user.*"]\nto = ["ops@example.org"]\ntemplate = "moved.txt"\n'
+    with (
+        running(tmp_path, f'{GENEROUS}\n{rule}changed = ["email"]\n') as server,
+        server.client(server.token()) as client,
+    ):
+        # Of a creation there is no `previous.email`: that template cannot be rendered, and says so.
+        user = client.post("/users", json={"name": "Ada", "email": "ada@example.com"}).json()
+        client.patch(f"/users/{user['id']}", json={"bio": "not told"})
+        client.patch(f"/users/{user['id']}", json={"email": "ada@example.org"})
+        outbox = server.data / "outbox"
+        eventually(lambda: outbox.is_dir() and list(outbox.glob("*.eml")))
+        (mail,) = outbox.glob("*.eml")
+        head, _, text = mail.read_text().partition("\n\n")
+        assert "To: ops@example.org" in head
+        assert "Subject: Ada moved" in head
+        assert text.startswith("from ada@example.com to ada@example.org, says ")
+        eventually(lambda: "moved.txt" in server.cli("dlq", "list", "--group", "notification").stdout)
+
+
 def test_mail_is_written_to_the_outbox_without_an_smtp_server(tmp_path):
     with running(tmp_path) as server, server.client(server.token()) as client:
         client.post("/users", json={"name": "Ada", "email": "ada@example.com", "bio": ""})

@@ -7,6 +7,7 @@ import pytest
 
 from actors.authenticator.messages import Principal
 from actors.rate_limiter.messages import Limit, LimitState, Verdict
+from backends.ports.engine import Health
 from gateway.admin.readiness import Readiness, readiness
 from gateway.forwarding import request_headers, response_headers
 from gateway.identity import identity_headers, without_identity
@@ -185,4 +186,7 @@ def test_an_engine_that_is_away_degrades_readiness_and_does_not_end_it() -> None
         ([{**node("router"), "state": "backoff"}, away], Readiness(False, False, ("router is backoff",
                                                                                 "redis: redis://h is away: refused"))),
     ):  # fmt: skip
-        assert readiness({"children": nodes}, started=True, draining=False, request_path={"router"}) == expected
+        found = readiness(
+            {"children": nodes}, started=True, draining=False, request_path={"router"}, engine=Health(True)
+        )
+        assert found == expected

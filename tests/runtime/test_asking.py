@@ -4,7 +4,17 @@ import pytest
 import trio
 from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
-from actors.runtime import ActorCrashed, ActorStopped, AskTimeout, Mailbox, MailboxFull, Reject
+from actors.runtime import (
+    ActorCrashed,
+    ActorRestarting,
+    ActorStopped,
+    AskCycle,
+    AskTimeout,
+    Backoff,
+    Mailbox,
+    MailboxFull,
+    Reject,
+)
 from actors.runtime.spec import OnFull
 from tests.runtime.support import (
     AnswerLater,
@@ -17,6 +27,7 @@ from tests.runtime.support import (
     Refuse,
     Run,
     Scripted,
+    ScriptedBatch,
     ask_all,
     child,
     open_system,
@@ -106,6 +117,69 @@ async def test_an_expired_ask_ends_as_its_scope_says_not_with_an_error_of_its_ow
         assert system.dead_letters.counts == {("a", "expired"): 1}
 
 
+@pytest.mark.parametrize(("passes", "expires"), [(0.001, False), (0.002, True), (0.5, True)])
+async def test_a_pass_of_more_than_a_millisecond_may_have_been_too_long_for_an_ask(
+    passes: float, expires: bool, mock_clock: MockClock
+) -> None:
+    released = trio.Event()
+
+    async def take_long_without_a_checkpoint(_actor: Scripted) -> None:
+        await released.wait()
+        mock_clock.jump(passes)
+
+    journal = Journal()
+    async with open_system(tree(child("a", journal))) as system:
+        async with trio.open_nursery() as nursery:
+            await system.ref("a").tell(Run(take_long_without_a_checkpoint))
+            late = Echo("late")
+            ask = Asking(system, "a", late, nursery)
+            ask.scope.deadline = trio.current_time() + passes
+            await wait_all_tasks_blocked()
+            released.set()
+        assert (late not in journal.handled) is expires
+
+
+@pytest.mark.parametrize("passes", [1.0, 1.5])
+@pytest.mark.usefixtures("schedule")
+async def test_nothing_is_taken_after_the_deadline_of_its_ask_whatever_else_took_long(
+    passes: float, mock_clock: MockClock
+) -> None:
+    taken: list[float] = []
+
+    async def note_time(_actor: Scripted) -> None:
+        taken.append(trio.current_time())
+
+    async def take_long_without_a_checkpoint() -> None:
+        await trio.lowlevel.checkpoint()
+        mock_clock.jump(passes)
+
+    async with open_system(tree(child("a", Journal()))) as system:
+        await system.ref("a").ask(Echo())
+        mock_clock.jump(5)
+        await wait_all_tasks_blocked()
+        deadline = trio.current_time() + 1
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take_long_without_a_checkpoint)
+            ask = Asking(system, "a", Run(note_time), nursery)
+            ask.scope.deadline = deadline
+    assert all(at < deadline for at in taken)
+
+
+async def test_an_ask_given_up_while_a_batch_was_in_hand_is_a_dead_letter(autojump_clock: MockClock) -> None:
+    journal = Journal()
+    hold = Hold()
+    async with open_system(tree(child("a", journal, ScriptedBatch))) as system:
+        async with trio.open_nursery() as nursery:
+            await system.ref("a").tell(hold)
+            given_up = Asking(system, "a", Echo(1), nursery)
+            await wait_all_tasks_blocked()
+            given_up.scope.cancel()
+        hold.released.set()
+        assert await system.ref("a").ask(Echo(2)) == 2
+        assert system.dead_letters.counts == {("a", "abandoned"): 1}
+        assert len(journal.handled) == 2
+
+
 async def test_asking_an_actor_that_ended_fails_at_once(autojump_clock: MockClock) -> None:
     async with open_system(tree(child("a", Journal(), restart="temporary"))) as system:
         await system.ref("a").ask(End())
@@ -129,6 +203,22 @@ async def test_every_ask_is_a_checkpoint(message: object, autojump_clock: MockCl
     async with open_system(tree(child("a", Journal()))) as system:
         with assert_checkpoints():
             await ask_all(system, "a", [message])
+
+
+async def test_asks_that_are_refused_are_checkpoints_too(autojump_clock: MockClock) -> None:
+    async def ask_itself(actor: Scripted) -> None:
+        with assert_checkpoints(), pytest.raises(AskCycle):
+            await actor.ref.ask(Echo())
+
+    async with open_system(tree(child("a", Journal(), backoff=Backoff(first=9.0)))) as system:
+        await system.ref("a").ask(Run(ask_itself))
+        await system.ref("a").tell(Crash())
+        await wait_all_tasks_blocked()
+        with assert_checkpoints(), pytest.raises(ActorRestarting):
+            await system.ref("a").ask(Echo())
+        await system.ref("a").stop()
+        with assert_checkpoints(), pytest.raises(ActorStopped):
+            await system.ref("a").ask(Echo())
 
 
 @pytest.mark.parametrize("on_full", ["reject", "drop_new"])

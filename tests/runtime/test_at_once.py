@@ -246,7 +246,8 @@ async def test_its_messages_are_measured(kind: type[Plain], autojump_clock: Mock
         for _ in range(200):
             await ref.ask("x")
         measured = system.metrics()["a"]
-        assert sum(measured.message_age.counts) == sum(measured.latency.counts) == 200
+        # One in sixteen stands for all that are handled at once; the others came by way of the mailbox.
+        assert 200 - 16 <= sum(measured.message_age.counts) == sum(measured.latency.counts) <= 200
 
 
 @KINDS

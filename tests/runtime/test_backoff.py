@@ -1,5 +1,7 @@
 """How long a child waits before its next restart: the numbers, and the numbers in a running tree."""
 
+from typing import Any
+
 import pytest
 import trio
 from hypothesis import given
@@ -7,11 +9,39 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.runtime import Backoff
-from tests.runtime.support import EPSILON, Crash, Echo, Journal, Scripted, child, open_system, state_of, tree
+from tests.runtime.support import (
+    EPSILON,
+    AnswerLater,
+    Crash,
+    Echo,
+    Journal,
+    Refuse,
+    Scripted,
+    ScriptedBatch,
+    ask_all,
+    child,
+    open_system,
+    state_of,
+    tree,
+)
 
 
 def test_the_schedule_of_the_defaults_without_jitter() -> None:
     assert [Backoff().delay(k, 0.0) for k in range(1, 10)] == [0, 0.5, 1, 2, 4, 8, 16, 30, 30]
+
+
+def test_the_defaults_are_those_that_are_documented() -> None:
+    assert Backoff() == Backoff(first=0.0, min=0.5, max=30.0, jitter=0.2, reset_after=32)
+
+
+def test_a_wait_doubles_thirty_times_and_no_more() -> None:
+    endless = Backoff(min=1.0, max=float("inf"), jitter=0.0)
+    assert [endless.delay(k, 0.0) for k in (31, 32, 33, 10_000)] == [2.0**29, 2.0**30, 2.0**30, 2.0**30]
+
+
+def test_one_message_may_be_enough_to_be_healthy() -> None:
+    easily_healthy = Backoff(reset_after=1)
+    assert [easily_healthy.consecutive(4, 0.0, handled) for handled in (0, 1)] == [5, 1]
 
 
 def test_jitter_lengthens_a_wait_by_its_fraction_at_most() -> None:
@@ -80,18 +110,30 @@ async def test_the_row_ends_after_a_healthy_time_from_readiness(
 
 
 @pytest.mark.parametrize(("handled", "delay"), [(31, 0.5), (32, 0.0)])
+@pytest.mark.parametrize("message", [Echo(), Refuse("no"), AnswerLater(after=0.0)])
+@pytest.mark.parametrize("actor", [Scripted, ScriptedBatch])
 async def test_the_row_ends_after_enough_handled_messages(
-    handled: int, delay: float, autojump_clock: MockClock
+    handled: int, delay: float, message: Any, actor: type[Scripted], autojump_clock: MockClock
 ) -> None:
     """A poison message under load must not buy an outage."""
     journal = Journal()
-    async with open_system(tree(child("a", journal)), journal) as system:
+    async with open_system(tree(child("a", journal, actor)), journal) as system:
         await system.ref("a").tell(Crash())
-        for _ in range(handled):
-            await system.ref("a").ask(Echo())
+        await ask_all(system, "a", [message] * handled)
         await system.ref("a").tell(Crash())
         await wait_all_tasks_blocked()
     assert [exit.delay for exit in journal.exits("a")] == [0.0, delay]
+
+
+async def test_messages_that_earlier_incarnations_handled_do_not_count(autojump_clock: MockClock) -> None:
+    journal = Journal()
+    async with open_system(tree(child("a", journal)), journal) as system:
+        for _ in range(3):
+            for _ in range(20):
+                await system.ref("a").ask(Echo())
+            await system.ref("a").tell(Crash())
+            await trio.sleep(2)
+    assert [exit.delay for exit in journal.exits("a")] == [0.0, 0.5, 1.0]
 
 
 async def test_a_failed_restart_lengthens_the_wait(autojump_clock: MockClock) -> None:

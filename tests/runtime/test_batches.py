@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.runtime import ActorCrashed, Mailbox, Reject
+from actors.runtime import ActorCrashed, InjectedCrash, Later, Mailbox, Reject
 from tests.runtime.support import (
     AnswerLater,
     Asking,
@@ -15,6 +15,7 @@ from tests.runtime.support import (
     Hold,
     Journal,
     Refuse,
+    Run,
     ScriptedBatch,
     ask_all,
     child,
@@ -129,3 +130,59 @@ async def test_batches_do_not_starve_other_tasks(autojump_clock: MockClock) -> N
             turns += 1
             await trio.lowlevel.checkpoint()
     assert turns >= 490
+
+
+@pytest.mark.parametrize("on_crash", ["fail", "retry_once"])
+async def test_what_was_settled_before_the_crash_of_its_batch_is_not_in_hand_any_more(
+    on_crash: str, autojump_clock: MockClock
+) -> None:
+    async def same_promise(actor: ScriptedBatch) -> Later:
+        if not actor.kept:
+            actor.kept.append(actor.later())
+        return actor.kept[0]
+
+    journal = Journal()
+    async with open_system(tree(child("a", journal, ScriptedBatch, on_crash=on_crash))) as system:
+        hold, told, once, twice = Hold(), Echo(), Run(same_promise), Run(same_promise)
+        for message in (hold, told, once, twice):
+            await system.ref("a").tell(message)
+            await wait_all_tasks_blocked()
+        hold.released.set()
+        await trio.sleep(5)
+        assert journal.order("batch")[:2] == ["batch of 1", "batch of 3"]
+        assert journal.handled.count(told) == 1
+        assert journal.handled.count(once) == (1 if on_crash == "fail" else 2)
+        assert system.dead_letters.counts == ({("a", "crashed"): 2} if on_crash == "fail" else {})
+
+
+async def test_nobody_is_handed_an_empty_batch(autojump_clock: MockClock) -> None:
+    journal = Journal()
+    hold = Hold()
+    async with open_system(tree(child("a", journal, ScriptedBatch))) as system:
+        async with trio.open_nursery() as nursery:
+            await system.ref("a").tell(hold)
+            given_up = Asking(system, "a", Echo(1), nursery)
+            await wait_all_tasks_blocked()
+            given_up.scope.cancel()
+        hold.released.set()
+        await wait_all_tasks_blocked()
+    assert journal.order("batch") == ["batch of 1"]
+
+
+async def test_an_answer_too_late_is_a_dead_letter(autojump_clock: MockClock) -> None:
+    async with open_system(tree(child("a", Journal(), ScriptedBatch))) as system:
+        assert await system.ref("a").ask(Echo(1)) == 1
+        assert not system.dead_letters.counts
+        with trio.move_on_after(1):
+            await system.ref("a").ask(Echo(after=2))
+        await trio.sleep(5)
+        assert system.dead_letters.counts == {("a", "late"): 1}
+
+
+async def test_an_injected_crash_takes_the_next_batch(autojump_clock: MockClock) -> None:
+    async with open_system(tree(child("a", Journal(), ScriptedBatch))) as system:
+        system.crash("a")
+        with pytest.raises(ActorCrashed) as crashed:
+            await system.ref("a").ask(Echo())
+        assert isinstance(crashed.value.__cause__, InjectedCrash)
+        assert await system.ref("a").ask(Echo(1)) == 1

@@ -202,3 +202,61 @@ async def test_a_crashed_actor_is_not_ready_while_it_clears_up(autojump_clock: M
         await system.ref("a").tell(Crash())
         await trio.sleep(1)
         assert state_of(system, "a")["state"] == "stopping"
+
+
+async def test_a_stop_gives_nothing_again_but_answers_for_it(autojump_clock: MockClock) -> None:
+    journal = Journal()
+    root = tree(child("a", journal, ScriptedBatch, on_crash="retry_once"))
+    async with open_system(root) as system, trio.open_nursery() as nursery:
+        hold = Hold()
+        await system.ref("a").tell(hold)
+        await wait_all_tasks_blocked()
+        asked = [Asking(system, "a", Echo(1, after=0.5), nursery)]
+        await wait_all_tasks_blocked()
+        asked.append(Asking(system, "a", Crash(times=1), nursery))
+        await wait_all_tasks_blocked()
+        hold.released.set()
+        await trio.sleep(0.75)  # the first one is in hand again
+        await system.ref("a").stop()
+        await wait_all_tasks_blocked()
+        assert (asked[0].value, asked[0].at) == (1, 1.0)
+        assert isinstance(asked[1].error, ActorCrashed)
+        assert journal.order("batch") == ["batch of 1", "batch of 2", "batch of 1"]
+
+
+async def test_a_message_given_again_is_in_hand_from_then_on(autojump_clock: MockClock) -> None:
+    async def fail_first(_actor: Scripted) -> None:
+        if len(journal.times("start a")) == 1:
+            raise Boom("first")
+        await trio.sleep(2)
+
+    async def take_a_second(_actor: Scripted) -> None:
+        await trio.sleep(1)
+
+    journal = Journal()
+    root = tree(child("a", journal, starting=take_a_second, on_crash="retry_once", backoff=SLOW))
+    async with open_system(root) as system:
+        await system.ref("a").tell(Run(fail_first))
+        await trio.sleep(3.5)  # it crashed at 0, was started again at 2 and has been ready since 3
+        assert state_of(system, "a")["in_hand_age"] == pytest.approx(0.5)
+
+
+async def test_messages_given_again_do_not_starve_other_tasks(autojump_clock: MockClock) -> None:
+    seen: list[int] = []
+    turn = 0
+
+    async def look(_actor: Scripted) -> None:
+        seen.append(turn)
+
+    async with open_system(tree(child("a", Journal(), ScriptedBatch, on_crash="retry_once"))) as system:
+        hold = Hold()
+        await system.ref("a").tell(hold)
+        await wait_all_tasks_blocked()
+        for message in (*(Run(look) for _ in range(8)), Crash(times=1)):
+            await system.ref("a").tell(message)
+        hold.released.set()
+        for turn in range(100):  # noqa: B007  # `look` sees it
+            await trio.lowlevel.checkpoint()
+    again = seen[8:]
+    assert len(again) == 8
+    assert max(again.count(turn) for turn in again) <= 2  # once a pass: one before this task's turn, one after it

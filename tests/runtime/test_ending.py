@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
-from actors.runtime import ActorCrashed, ActorStopped, AskCycle, Backoff, Killed, Ref, ShutdownOverrun
+from actors.runtime import ActorCrashed, ActorStopped, AskCycle, Backoff, Killed, Later, Ref, ShutdownOverrun
 from tests.runtime.support import (
     AnswerLater,
     Asking,
@@ -17,6 +17,7 @@ from tests.runtime.support import (
     Journal,
     Run,
     Scripted,
+    ScriptedBatch,
     child,
     open_system,
     state_of,
@@ -48,7 +49,8 @@ async def test_an_ended_actor_is_not_restarted(how: str, restart: str, autojump_
         assert [(exit.exit.kind, exit.next) for exit in journal.exits("a")] == [
             ("killed" if how == "kill" else "stopped", "end")
         ]
-        await end(system.ref("a"), how)  # once more is no error
+        await end(system.ref("a"), how)  # once more is no error, and no second end
+        assert state_of(system, "a")["state_age"] == 5
 
 
 @pytest.mark.parametrize("how", ENDINGS)
@@ -113,10 +115,11 @@ async def test_stop_waits_for_answers_given_later(autojump_clock: MockClock) -> 
 async def test_it_takes_no_longer_than_the_shutdown_budget(how: str, autojump_clock: MockClock) -> None:
     journal = Journal()
     async with open_system(tree(child("a", journal, shutdown=5.0)), journal) as system:
+        await trio.sleep(10)
         await system.ref("a").tell(Hold())
         await wait_all_tasks_blocked()
         await end(system.ref("a"), how)
-        assert trio.current_time() == 4  # 80 % of the budget; the rest is on_stop's
+        assert trio.current_time() == 14  # 80 % of the budget; the rest is on_stop's
         assert ShutdownOverrun("a", "drain", 5.0) in journal.events
 
 
@@ -145,6 +148,9 @@ async def test_in_backoff_it_ends_at_once(how: str, autojump_clock: MockClock) -
         await wait_all_tasks_blocked()
         assert isinstance(asking.error, ActorCrashed)
         assert (trio.current_time(), system.dead_letters.counts) == (0, {("a", "stopped"): 1})
+        assert state_of(system, "a")["state"] == "stopped"
+        with assert_checkpoints():
+            await end(system.ref("a"), how)
         await trio.sleep(20)
         assert journal.times("start a") == [0]
 
@@ -237,3 +243,94 @@ async def test_a_system_that_stops_meanwhile_keeps_its_deadline(how: str, autoju
             nursery.start_soon(end, system.ref("a"), how)
             await trio.sleep(1)
         assert trio.current_time() <= 4
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+async def test_who_has_ended_in_backoff_is_not_restarting_any_more(how: str, autojump_clock: MockClock) -> None:
+    async with open_system(tree(child("a", Journal(), backoff=Backoff(first=9.0)))) as system:
+        await system.ref("a").tell(Crash())
+        await wait_all_tasks_blocked()
+        await end(system.ref("a"), how)
+        with pytest.raises(ActorStopped):
+            await system.ref("a").ask(Echo())
+
+
+async def test_what_a_killed_handler_takes_to_clean_up_is_of_the_budget(autojump_clock: MockClock) -> None:
+    async def clean_up_for_three_seconds(_actor: Scripted) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(3)
+
+    async def hang(_actor: Scripted) -> None:
+        await trio.sleep_forever()
+
+    async with open_system(tree(child("a", Journal(), shutdown=5.0, stopping=hang))) as system:
+        await system.ref("a").tell(Run(clean_up_for_three_seconds))
+        await trio.sleep(10)
+        await system.ref("a").kill()
+        assert trio.current_time() == 15
+
+
+async def test_a_stop_overtakes_a_drain_that_waits_for_an_answer_nobody_waits_for(autojump_clock: MockClock) -> None:
+    root = tree(child("a", Journal(), ScriptedBatch, on_crash="retry_once"))
+    async with open_system(root) as system, trio.open_nursery() as nursery:
+        hold = Hold()
+        await system.ref("a").tell(hold)
+        asking = Asking(system, "a", AnswerLater(after=None), nursery)
+        await wait_all_tasks_blocked()
+        await system.ref("a").tell(Crash(times=1))
+        hold.released.set()
+        await wait_all_tasks_blocked()  # both are given again: the first has its answer open, the second waits for that
+        asking.scope.cancel()
+        nursery.start_soon(system.ref("a").drain)
+        await trio.sleep(1)
+        await system.ref("a").stop()
+        assert trio.current_time() == 1
+
+
+@pytest.mark.parametrize("how", ["kill", "crash"])
+async def test_a_promise_that_falls_with_its_task_falls_by_the_crash_not_by_being_dropped(
+    how: str, autojump_clock: MockClock
+) -> None:
+    async def keep(promises: list[Later]) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            promises.clear()
+
+    async def linger() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+
+    async def promise(actor: Scripted) -> Later:
+        later = actor.later()
+        actor.spawn(keep, [later])
+        actor.spawn(linger)
+        return later
+
+    async with open_system(tree(child("a", Journal()))) as system, trio.open_nursery() as nursery:
+        asking = Asking(system, "a", Run(promise), nursery)
+        await wait_all_tasks_blocked()
+        if how == "kill":
+            await system.ref("a").kill()
+        else:
+            await system.ref("a").tell(Crash())
+        await trio.sleep(5)
+        assert (type(asking.error), asking.at) == (ActorCrashed, 1)
+
+
+async def test_an_ask_that_the_budget_cuts_off_says_so(autojump_clock: MockClock) -> None:
+    async with open_system(tree(child("a", Journal()))) as system, trio.open_nursery() as nursery:
+        asking = Asking(system, "a", Hold(), nursery)
+        await wait_all_tasks_blocked()
+        await system.ref("a").stop()
+        await wait_all_tasks_blocked()
+        assert isinstance(asking.error, ActorCrashed)
+        assert isinstance(asking.error.__cause__, trio.TooSlowError)
+        assert "cut off by the end of its shutdown budget" in str(asking.error)
+        assert state_of(system, "a")["last_error"] == "TooSlowError: cut off by the end of its shutdown budget"

@@ -55,6 +55,8 @@ async def test_an_end_by_itself(message: Any, restart: str, end: End_, autojump_
     journal = Journal()
     async with open_system(tree(child("a", journal, restart=restart, backoff=WAIT)), journal) as system:
         await system.ref("a").tell(message)
+        await wait_all_tasks_blocked()
+        assert ends(journal) == [end]  # at once
         await trio.sleep(10)
     assert ends(journal) == [end]
 
@@ -124,6 +126,41 @@ async def test_a_group_that_is_restarted(autojump_clock: MockClock) -> None:
         ("a", "stopped", 0, 2.0, "restart"),
     ]
     assert taken_down(journal) == ["d", "inner", "a"]
+
+
+async def test_a_child_that_fell_together_with_its_sibling_is_reported_at_once(autojump_clock: MockClock) -> None:
+    async def slowly(_actor: Scripted) -> None:
+        await trio.sleep(3)
+
+    journal = Journal()
+    root = tree(
+        child("a", journal, backoff=Backoff(first=0.5)),
+        child("b", journal, stopping=slowly),
+        child("c", journal, backoff=Backoff(first=0.5)),
+        strategy="one_for_all",
+    )
+    await trio.sleep(5)
+    async with open_system(root, journal) as system:
+        await system.ref("c").tell(Crash())
+        await wait_all_tasks_blocked()
+        await trio.sleep(0.25)
+        await system.ref("a").tell(Crash())
+        await wait_all_tasks_blocked()
+        assert ends(journal) == [("c", "crashed", 0, 0.5, "restart"), ("a", "crashed", 0, 0.25, "restart")]
+        await trio.sleep(10)
+    assert ends(journal)[2:] == [("b", "stopped", 0, 0.0, "restart")]
+
+
+async def test_what_was_restarted_before_says_nothing_about_the_next_time(autojump_clock: MockClock) -> None:
+    journal = Journal()
+    inner = tree(child("b", journal), id="inner")
+    root = tree(child("a", journal, backoff=WAIT), inner, strategy="one_for_all")
+    async with open_system(root, journal) as system:
+        await system.ref("b").tell(Crash())
+        await trio.sleep(5)
+        await system.ref("a").tell(Crash())
+        await trio.sleep(5)
+    assert ends(journal, "b") == [("b", "crashed", 0, 0.0, "restart"), ("b", "stopped", 1, 2.0, "restart")]
 
 
 async def test_a_temporary_child_that_goes_down_with_its_group(autojump_clock: MockClock) -> None:

@@ -4,7 +4,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.runtime import ActorCrashed, AskTimeout, Later, Reject, SupervisorGaveUp
+from actors.runtime import ActorCrashed, AskTimeout, Later, NeverAnswered, Reject, SupervisorGaveUp
 from tests.runtime.support import (
     AnswerLater,
     Asking,
@@ -236,3 +236,31 @@ async def test_answering_the_later_of_a_dead_incarnation_is_no_error(autojump_cl
         await wait_all_tasks_blocked()
         assert isinstance(ask.error, ActorCrashed)
         assert await system.ref("a").ask(Echo("alive")) == "alive"
+
+
+async def test_a_promise_that_was_never_given_may_be_dropped(autojump_clock: MockClock) -> None:
+    async def think_better_of_it(actor: Scripted) -> str:
+        actor.later()
+        return "at once"
+
+    async with open_system(tree(child("a", Journal()))) as system:
+        assert await system.ref("a").ask(Run(think_better_of_it)) == "at once"
+
+
+async def test_a_stop_waits_for_no_promise_that_was_dropped_meanwhile(autojump_clock: MockClock) -> None:
+    async def forget(actor: Scripted) -> Later:
+        later = actor.later()
+
+        async def keep_for_a_second(_later: Later) -> None:
+            await trio.sleep(1)
+
+        actor.spawn(keep_for_a_second, later)
+        return later
+
+    async with open_system(tree(child("a", Journal()))) as system, trio.open_nursery() as nursery:
+        asking = Asking(system, "a", Run(forget), nursery)
+        await wait_all_tasks_blocked()
+        await system.ref("a").stop()
+        assert trio.current_time() == 1
+        await wait_all_tasks_blocked()
+        assert isinstance(asking.error, NeverAnswered)

@@ -189,3 +189,43 @@ def test_on_the_real_clock_differences_are_those_of_the_loop() -> None:
             assert system.now() - begun == pytest.approx(trio.current_time() - at, abs=0.005)
 
     trio.run(main)
+
+
+async def test_the_time_of_the_last_answer_is_no_time_of_a_taking_much_later(autojump_clock: MockClock) -> None:
+    async with opened(child("a", Journal())) as system:
+        await system.ref("a").ask(Echo())
+        await trio.sleep(5)
+        system.ref("a").try_tell(AnswerLater(after=1))
+        system.ref("a").try_tell(Echo(after=0.2))
+        await trio.sleep(5)
+        of = system.metrics()["a"]
+    assert of.message_age.total == pytest.approx(0.0 + 1.0 + 0.2)
+
+
+async def test_what_a_busy_actor_measured_is_not_kept_one_by_one(autojump_clock: MockClock) -> None:
+    async with opened(child("a", Journal())) as system:
+        for _ in range(1000):
+            await system.ref("a").ask(Echo())
+        measured = system.ref("a")._cell.measured
+        assert len(measured.ages) < 100
+        assert sum(system.metrics()["a"].message_age.counts) == 1000
+
+
+async def test_of_a_batch_what_is_answered_later_counts_later(autojump_clock: MockClock) -> None:
+    async with opened(child("a", Journal(), ScriptedBatch)) as system:
+        for message in (AnswerLater(after=1), Echo(after=0.2), AnswerLater(after=1)):
+            system.ref("a").try_tell(message)
+        await trio.sleep(5)
+        of = system.metrics()["a"]
+    # The second promise was made 0.2 s after the first.
+    assert of.message_age.total == of.latency.total == pytest.approx(1.0 + 0.2 + 1.2)
+    assert sum(of.message_age.counts) == 3
+
+
+async def test_a_batch_that_is_all_answered_later_counts_once(autojump_clock: MockClock) -> None:
+    async with opened(child("a", Journal(), ScriptedBatch)) as system:
+        for _ in range(2):
+            system.ref("a").try_tell(AnswerLater(after=1))
+        await trio.sleep(5)
+        of = system.metrics()["a"]
+    assert buckets(of.message_age) == buckets(of.latency) == {1.0: 2}

@@ -7,8 +7,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.runtime import Backoff, Down, Monitor
-from tests.runtime.support import Crash, Echo, End, Journal, child, open_system, state_of, tree
+from actors.runtime import Backoff, Down, Monitor, SupervisorGaveUp
+from tests.runtime.support import Boom, Crash, Echo, End, Journal, Scripted, child, open_system, state_of, tree
 
 
 async def of(monitor: Monitor) -> tuple[str, str, str]:
@@ -88,6 +88,40 @@ async def test_the_end_of_the_system_is_a_down(autojump_clock: MockClock) -> Non
     async with open_system(tree(child("a", Journal()))) as system:
         monitor = await system.ref("a").monitor()
     assert await of(monitor) == ("a", "stopped", "end")
+
+
+@pytest.mark.parametrize(("how", "kind"), [("stop", "stopped"), ("drain", "stopped"), ("kill", "killed")])
+async def test_an_end_by_the_reference_is_a_down(how: str, kind: str, autojump_clock: MockClock) -> None:
+    async with open_system(tree(child("a", Journal()))) as system:
+        monitor = await system.ref("a").monitor()
+        await getattr(system.ref("a"), how)()
+        assert await of(monitor) == ("a", kind, "end")
+
+
+async def test_the_end_of_one_that_was_never_started_is_a_down(autojump_clock: MockClock) -> None:
+    async def end_b(actor: Scripted) -> None:
+        await actor.system.ref("b").stop()
+
+    journal = Journal()
+    async with open_system(tree(child("a", journal, starting=end_b), child("b", journal))) as system:
+        assert await of(await system.ref("b").monitor()) == ("b", "stopped", "end")
+        assert journal.order() == ["start a", "ready a"]
+
+
+async def test_a_first_start_that_fails_is_a_down(autojump_clock: MockClock) -> None:
+    monitors: list[Monitor] = []
+
+    async def watch_b(actor: Scripted) -> None:
+        monitors.append(await actor.system.ref("b").monitor())
+
+    async def fail(_actor: Scripted) -> None:
+        raise Boom("no start")
+
+    root = tree(child("a", Journal(), starting=watch_b), child("b", Journal(), starting=fail))
+    with pytest.raises(SupervisorGaveUp):
+        async with open_system(root):
+            pytest.fail("the body must not run")
+    assert await of(monitors[0]) == ("b", "start_failed", "escalate")
 
 
 async def test_giving_up_is_a_down(autojump_clock: MockClock) -> None:

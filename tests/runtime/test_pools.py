@@ -10,6 +10,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.runtime import ActorRestarting, ActorStopped, Backoff, Mailbox, Pool, SupervisorGaveUp, System
 from tests.runtime.support import (
+    AnswerLater,
     Asking,
     Crash,
     Echo,
@@ -18,6 +19,7 @@ from tests.runtime.support import (
     Run,
     Scripted,
     ask_all,
+    child,
     open_system,
     state_of,
     tree,
@@ -68,6 +70,24 @@ async def test_least_queued_counts_what_is_queued_and_in_hand(autojump_clock: Mo
         hold = Hold()
         await system.ref("pool").tell(hold)  # 2 and 3 have one each in hand, 1 has two
         assert state_of(system, "pool.1")["mailbox_depth"] == 1
+
+
+async def test_a_worker_that_was_never_started_has_no_load(autojump_clock: MockClock) -> None:
+    loads: list[int] = []
+
+    async def look(actor: Scripted) -> None:
+        loads.append(actor.system.ref("pool.1")._cell.load())
+
+    journal = Journal()
+    async with open_system(tree(child("a", journal, starting=look), pool(journal))):
+        assert loads == [0]
+
+
+async def test_least_queued_counts_what_is_still_to_be_answered(autojump_clock: MockClock) -> None:
+    async with open_system(tree(pool(Journal(), size=2, route="least_queued"))) as system:
+        await system.ref("pool.1").tell(AnswerLater(after=None))
+        await wait_all_tasks_blocked()
+        assert await ask_one_by_one(system, 3) == ["pool.2"] * 3
 
 
 @pytest.mark.parametrize("route", ["round_robin", "least_queued"])

@@ -56,6 +56,21 @@ async def test_refs_are_valid_before_the_start(autojump_clock: MockClock) -> Non
         assert [message.value for message in journal.handled] == ["early"]
 
 
+async def test_an_ask_before_the_start_is_answered_after_it(autojump_clock: MockClock) -> None:
+    answers: list[int] = []
+
+    async def ask_b(actor: Scripted) -> None:
+        answers.append(await actor.lookup("b").ask(Echo(1)))
+
+    async def ask_from_a_task(actor: Scripted) -> None:
+        actor.spawn(ask_b, actor)
+        await trio.sleep(1)
+
+    async with open_system(tree(child("a", Journal(), starting=ask_from_a_task), child("b", Journal()))):
+        await wait_all_tasks_blocked()
+        assert answers == [1]
+
+
 async def test_a_start_failure_stops_what_was_started_and_is_raised_bare(autojump_clock: MockClock) -> None:
     error = Boom("no")
 
@@ -64,9 +79,10 @@ async def test_a_start_failure_stops_what_was_started_and_is_raised_bare(autojum
 
     journal = Journal()
     root = tree(child("a", journal), child("b", journal, starting=fail), child("c", journal))
-    with pytest.raises(SupervisorGaveUp, match="b failed to start") as gave_up:
+    with pytest.raises(SupervisorGaveUp) as gave_up:
         async with open_system(root):
             pytest.fail("the body must not run")
+    assert str(gave_up.value) == "supervisor root gave up: b failed to start: Boom: no"
     assert gave_up.value.__cause__ is error
     assert journal.order() == ["start a", "ready a", "start b", "stop a", "gone a"]
 

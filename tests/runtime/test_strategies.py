@@ -291,3 +291,28 @@ async def test_a_transient_child_that_ends_beside_a_group_restart_is_settled_one
         assert state_of(system, "a")["state"] == "ready"
         assert state_of(system, "b")["state"] in ("ready", "stopped")
         assert len(journal.times("stop b")) == 1
+
+
+async def test_a_transient_child_that_has_ended_starts_again_with_its_group(autojump_clock: MockClock) -> None:
+    """As in OTP: its specification is still there."""
+    root = tree(child("a", Journal()), child("b", Journal(), restart="transient"), strategy="one_for_all")
+    async with open_system(root) as system:
+        await system.ref("b").tell(End())
+        await wait_all_tasks_blocked()
+        assert state_of(system, "b")["state"] == "stopped"
+        await system.ref("a").tell(Crash())
+        await wait_all_tasks_blocked()
+        assert incarnations(system, "ab") == [2, 2]
+        assert await system.ref("b").ask(Echo(1)) == 1
+
+
+async def test_a_temporary_child_that_went_down_with_its_group_has_ended_while_the_others_wait(
+    autojump_clock: MockClock,
+) -> None:
+    root = tree(child("a", Journal(), backoff=SLOW), child("b", Journal(), restart="temporary"), strategy="one_for_all")
+    async with open_system(root) as system:
+        await system.ref("a").tell(Crash())
+        await trio.sleep(1)
+        assert [state_of(system, id)["state"] for id in "ab"] == ["backoff", "stopped"]
+        with pytest.raises(ActorStopped):
+            await system.ref("b").ask(Echo())

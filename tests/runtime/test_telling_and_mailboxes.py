@@ -5,6 +5,8 @@ import trio
 from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
 from actors.runtime import ActorStopped, Mailbox, MailboxFull, System
+from actors.runtime.envelope import Envelope
+from actors.runtime.queue import MessageQueue
 from actors.runtime.spec import OnFull
 from tests.runtime.support import (
     Asking,
@@ -206,3 +208,31 @@ async def test_messages_handled_one_by_one_do_not_starve_other_tasks(autojump_cl
             turns += 1
             await trio.lowlevel.checkpoint()
     assert turns >= 1000 // 16
+
+
+@pytest.mark.parametrize(
+    ("on_full", "offers", "lost", "left"),
+    [
+        ("wait", ["accepted", "full"], [], ["first"]),
+        ("reject", ["accepted", "full"], [], ["first"]),
+        ("drop_new", ["accepted", "dropped"], ["second"], ["first"]),
+        ("drop_old", ["accepted", "accepted"], ["first"], ["second"]),
+    ],
+)
+async def test_what_a_full_queue_makes_of_an_offer(
+    on_full: OnFull, offers: list[str], lost: list[str], left: list[str]
+) -> None:
+    given_up: list[Envelope] = []
+    queue = MessageQueue(Mailbox(1, on_full), given_up.append)
+    assert [queue.offer(Envelope(message, False, None)) for message in ("first", "second")] == offers
+    assert [envelope.message for envelope in given_up] == lost
+    assert [envelope.message for envelope in queue.take_rest()] == left
+
+
+async def test_what_is_emptied_for_good_can_be_read_by_nobody() -> None:
+    queue = MessageQueue(Mailbox(1), lambda _envelope: None)
+    reader = queue.open_receiver()
+    queue.take_rest()
+    with pytest.raises(trio.ClosedResourceError):
+        queue.open_receiver()
+    reader.close()

@@ -204,3 +204,33 @@ async def test_use_trace_is_undone_however_its_body_ends(autojump_clock: MockClo
     with pytest.raises(ValueError, match="x"), use_trace(HERE):
         raise ValueError("x")
     assert current_trace() is None
+
+
+@pytest.mark.parametrize("actor", [Scripted, ScriptedBatch])
+@pytest.mark.parametrize("message", [Echo(), Crash()])
+async def test_nothing_is_in_hand_in_on_stop(message: Any, actor: type[Scripted], autojump_clock: MockClock) -> None:
+    seen: list[list[Trace | None]] = []
+
+    async def look(stopping: Scripted) -> None:
+        seen.append(stopping.traces())
+
+    async with open_system(tree(child("a", Journal(), actor, stopping=look))) as system:
+        with use_trace(HERE):
+            await system.ref("a").tell(message)
+        await wait_all_tasks_blocked()
+    assert seen[0] == []
+
+
+async def test_nothing_is_in_hand_between_two_batches(autojump_clock: MockClock) -> None:
+    async def traces_later(actor: Scripted) -> Later:
+        later = actor.later()
+
+        async def look() -> None:
+            await trio.sleep(1)
+            later.answer(actor.traces())
+
+        actor.spawn(look)
+        return later
+
+    async with open_system(tree(child("a", Journal(), ScriptedBatch))) as system:
+        assert await system.ref("a").ask(Run(traces_later)) == []

@@ -89,6 +89,7 @@ async def test_a_deadline_without_end_is_above_all_budgets() -> None:
         (Backoff(first=9.0, min=1.0, max=1.0), 3, 5.0, (4, 12.0)),
         (Backoff(first=0.0, min=5.0, max=5.0), 2, 5.0, (3, 5.0)),  # 0, 0, 5: the window includes its ends
         (Backoff(first=0.0, min=5.001, max=6.0), 2, 5.0, (2, None)),
+        (Backoff(first=3.0, min=1.0, max=1.0), 3, 3.5, (4, 6.0)),  # 0, 3, 4, 5, 6: only the first has left the window
         (Backoff(), 10, 60.0, (8, None)),
         (AT_ONCE, 100, 1.0, (101, 0.0)),
         (Backoff(first=0.0, min=0.001, max=1.0), 20, 19.5, (21, 10.023)),
@@ -157,6 +158,9 @@ def test_every_kind_of_supervisor_is_looked_at(node: Any) -> None:
         actor("a", backoff=Backoff(jitter=0.0)),
         Supervisor("s", intensity=None, children=[actor("a", backoff=SLOW)]),
         Supervisor("s", intensity=0, children=[actor("a", backoff=SLOW)]),
+        Supervisor(
+            "s", intensity=1, period=20.0, children=[actor("a", backoff=Backoff(first=10.0))]
+        ),  # ten seconds will do
         Supervisor("s", intensity=9, children=[actor("a", restart="temporary", backoff=SLOW)]),
         Supervisor("s", intensity=5, period=60.0, children=[actor("a", backoff=Backoff(min=1.0, max=8.0))]),
         DynamicSupervisor("d", actor("x", backoff=SLOW, restart="temporary"), max_children=2),

@@ -41,7 +41,7 @@ def test_the_frame() -> None:
     assert DOCUMENT["info"].keys() >= {"title", "version"}
     assert set(DOCUMENT["paths"]) == {
         "/oauth/token", "/oauth/introspect", "/oauth/revoke", "/users", "/users/{id}", "/configuration/{key}",
-        "/search", "/webhooks", "/webhooks/{id}", "/audit", "/openapi.json",
+        "/search", "/webhooks", "/webhooks/{id}", "/webhooks/{id}/secret", "/audit", "/openapi.json",
     }  # fmt: skip
     names = [operation["operationId"] for path in DOCUMENT["paths"].values() for operation in path.values()]
     assert len(names) == len(set(names)) == len(OPERATIONS)

@@ -3,10 +3,15 @@
 import base64
 from typing import Any
 
+import msgspec
 import pytest
 
+from actors.consumers.notification.deliveries_of import webhook_of
+from actors.consumers.notification.disabling import disable
+from backends.ports.entities import Key
+from gateway.services.times import rfc3339
 from gateway.services.webhooks.model import url_fault
-from tests.services.fakes import World, document
+from tests.services.fakes import NOW, World, document
 
 HOOK = {"url": "https://hooks.example/weir?x=1", "events": ["user.*", "configuration.changed", "user.*"]}
 
@@ -37,6 +42,118 @@ async def test_a_repeated_creation_shows_the_same_secret(api: World) -> None:
     assert (await api.call("webhooks", "POST", json=HOOK, headers=key)).body == first.body
     users = await api.call("users", "POST", json={"name": "A", "email": "a@b.c"}, headers=key)
     assert users.status == 201, "a key belongs to one route"
+
+
+def kept(api: World, id: str) -> Any:
+    return msgspec.json.decode(api.store.entities[Key("webhook", id)].body)
+
+
+async def made(api: World) -> Any:
+    return document(await api.call("webhooks", "POST", json=HOOK))
+
+
+# -- changing and enabling -----------------------------------------------------------------------------------
+
+
+async def test_a_webhook_is_changed_in_part(api: World) -> None:
+    hook = await made(api)
+    changes = {"url": "https://other.example/", "events": ["*", "*"]}
+    answer = await api.call("webhooks", "PATCH", f"/{hook['id']}", json=changes)
+    secret = hook.pop("secret")
+    assert answer.status == 200
+    assert document(answer) == {**hook, "url": "https://other.example/", "events": ["*"]}
+    assert kept(api, hook["id"])["secret"] == secret
+    assert ("webhook.update", f"webhook/{hook['id']}", "ok", 200) in await api.audit_trail()
+
+
+@pytest.mark.parametrize(
+    ("body", "pointers"),
+    [
+        ({"state": "paused"}, ["#/state"]),
+        ({"url": None}, ["#/url"]),
+        ({"url": "http://127.0.0.1/", "events": ["x"]}, ["#/url", "#/events/0"]),
+        ({"secret": "mine", "id": "x"}, ["#/secret", "#/id"]),
+        ([], ["#"]),
+    ],
+)
+async def test_every_fault_of_a_change_is_named(api: World, body: Any, pointers: list[str]) -> None:
+    hook = await made(api)
+    answer = await api.call("webhooks", "PATCH", f"/{hook['id']}", json=body)
+    assert answer.status == 422
+    assert [error["pointer"] for error in document(answer)["errors"]] == pointers
+
+
+async def test_a_webhook_that_410_disabled_says_so_and_its_owner_enables_it(api: World) -> None:
+    hook = await made(api)
+    called = webhook_of(api.store.entities[Key("webhook", hook["id"])])
+    assert api.store.commit(disable(called, "HTTPStatus: 410", service="weir", at=NOW + 5)) is True
+    assert api.store.commit(disable(called, "HTTPStatus: 410", service="weir", at=NOW + 9)) is True
+    shown = document(await api.call("webhooks", "GET", f"/{hook['id']}"))
+    assert shown["state"] == "disabled"
+    assert shown["disabled_at"] == rfc3339(NOW + 5)
+    assert shown["disabled_reason"] == "HTTPStatus: 410"
+    answer = await api.call("webhooks", "PATCH", f"/{hook['id']}", json={"state": "active"})
+    del hook["secret"]
+    assert document(answer) == hook
+    assert [action for action, *_ in await api.audit_trail()] == [
+        *("webhook.create", "webhook.disable", "webhook.update", "webhook.read"),
+    ]
+
+
+async def test_an_owner_may_disable_a_webhook(api: World) -> None:
+    hook = await made(api)
+    for _ in range(2):
+        answer = await api.call("webhooks", "PATCH", f"/{hook['id']}", json={"state": "disabled"})
+        assert document(answer)["disabled_at"] == rfc3339(NOW)
+        api.time += 60
+
+
+# -- another secret ------------------------------------------------------------------------------------------
+
+
+async def test_a_new_secret_is_shown_once_and_the_old_one_signs_for_a_while(api: World) -> None:
+    hook = await made(api)
+    answer = await api.call("webhooks", "POST", f"/{hook['id']}/secret")
+    rotated = document(answer)
+    assert answer.status == 200
+    assert rotated["secret"] != hook["secret"]
+    assert rotated["previous_secret_expires_at"] == rfc3339(NOW + 86_400)
+    read = document(await api.call("webhooks", "GET", f"/{hook['id']}"))
+    assert read == {name: value for name, value in rotated.items() if name != "secret"}
+    webhook = webhook_of(api.store.entities[Key("webhook", hook["id"])])
+    assert webhook.secrets(NOW + 86_399) == [rotated["secret"], hook["secret"]]
+    assert webhook.secrets(NOW + 86_400) == [rotated["secret"]]
+    api.time += 86_400
+    assert "previous_secret_expires_at" not in document(await api.call("webhooks", "GET", f"/{hook['id']}"))
+    assert ("webhook.rotate", f"webhook/{hook['id']}", "ok", 200) in await api.audit_trail()
+    secrets = (rotated["secret"].encode(), hook["secret"].encode())
+    assert not any(secret in event.data for secret in secrets for event in api.store.events)
+
+
+async def test_secrets_that_sign_are_few_and_the_expired_are_forgotten(api: World) -> None:
+    hook = await made(api)
+    for _ in range(6):
+        await api.call("webhooks", "POST", f"/{hook['id']}/secret")
+    assert len(webhook_of(api.store.entities[Key("webhook", hook["id"])]).secrets(NOW)) == 4
+    api.time += 86_400
+    await api.call("webhooks", "POST", f"/{hook['id']}/secret")
+    assert len(kept(api, hook["id"])["retired"]) == 1
+
+
+async def test_a_repeated_rotation_shows_the_same_secret(api: World) -> None:
+    hook, other = await made(api), await made(api)
+    key = [(b"idempotency-key", b"k")]
+    first = await api.call("webhooks", "POST", f"/{hook['id']}/secret", headers=key)
+    assert (await api.call("webhooks", "POST", f"/{hook['id']}/secret", headers=key)).body == first.body
+    assert document(await api.call("webhooks", "POST", f"/{other['id']}/secret", headers=key))["id"] == other["id"]
+
+
+@pytest.mark.parametrize("id", ["01970000-0000-7000-8000-00000000ffff", "x"])
+async def test_an_absent_webhook_is_neither_changed_nor_rotated(api: World, id: str) -> None:
+    assert (await api.call("webhooks", "PATCH", f"/{id}", json={})).status == 404
+    assert (await api.call("webhooks", "POST", f"/{id}/secret")).status == 404
+    assert (await api.call("webhooks", "GET", f"/{id}/secret")).status == 405
+    assert (await api.call("webhooks", "POST", f"/{id}/secrets")).status == 404
 
 
 @pytest.mark.parametrize(

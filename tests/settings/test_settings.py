@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from settings import Bind, ConfigError, Limit, Route, Settings, describe_changes, load
+from settings import Bind, ConfigError, Limit, MailRule, Route, Settings, describe_changes, load
 from settings_reader import defaults
 
 Load = Callable[..., Settings]
@@ -80,6 +80,14 @@ def test_sizes_are_bytes(read: Load, text: str, count: int) -> None:
 def test_a_bind_is_host_and_port_and_prints_as_it_was_written(read: Load, text: str, bind: Bind) -> None:
     assert read(f'server.bind = "{text}"').server.bind == bind
     assert str(bind) == text
+
+
+def test_rules_in_a_file_replace_the_default_ones(read: Load, tmp_path: Path) -> None:
+    assert [rule.template for rule in read("").notifications.rules] == ["user.created", "user.updated", "user.deleted"]
+    assert read("notifications.rules = []").notifications.rules == ()
+    own = read("[notifications]\ntemplates = 'mail'\n" + MAIL_RULE).notifications
+    assert own.rules == (MailRule(events=("user.*",), to=("a@b.c",), template="x.txt"),)
+    assert own.templates == tmp_path / "mail"
 
 
 def test_trusted_proxies_are_networks(read: Load) -> None:
@@ -349,6 +357,14 @@ def limit(**changes: str | None) -> str:
     return table("limits", LIMIT, changes)
 
 
+MAIL_RULE = '[[notifications.rules]]\nevents = ["user.*"]\nto = ["a@b.c"]\ntemplate = "x.txt"\n'
+CONSUMER = {"name": '"billing"', "topics": '["orders"]', "handler": '"shop.billing:on_change"'}
+
+
+def consumer(**changes: str | None) -> str:
+    return table("consumer", CONSUMER, changes)
+
+
 def route(**changes: str | None) -> str:
     return table("routes", ROUTE, changes)
 
@@ -362,7 +378,7 @@ def route(**changes: str | None) -> str:
         ('bind = "127.0.0.1:80"', "unknown key bind; did you mean server.bind?"),
         ("[admin]\nzzz = 1", "unknown key admin.zzz; known here: bind, allow_kill"),
         ('"a\\nb" = 1', 'unknown key "a\\nb"; known here: server, admin, data, auth, redis, postgres, kafka, cors, '
-         "notifications, cache, audit, events, consumers, log, limits, routes"),
+         "notifications, cache, audit, events, consumers, log, limits, routes, consumer"),
         ('[cache.ttl]\nuser_profil = "1m"', "unknown key cache.ttl.user_profil; did you mean cache.ttl.user_profile?"),
         (limit(brust="1"), "unknown key limits[0].brust; did you mean limits[0].burst?"),
         # kinds
@@ -433,6 +449,13 @@ def route(**changes: str | None) -> str:
         ('cors.origins = ["*", "https://a.example"]', 'cors.origins = ["*", "https://a.example"]: "*" must '
          "stand alone and without cors.allow_credentials; list the exact origins"),
         # notifications
+        (MAIL_RULE.replace('to = ["a@b.c"]', ""), "notifications.rules[0].to: must be given"),
+        (MAIL_RULE.replace('["a@b.c"]', "[]"), "notifications.rules[0].to = []: must be a list with at least 1 entry"),
+        (MAIL_RULE.replace('"x.txt"', '" "'),
+         'notifications.rules[0].template = " ": must be text on one line, and not blank'),
+        (MAIL_RULE + "chnged = []",
+         "unknown key notifications.rules[0].chnged; did you mean notifications.rules[0].changed?"),
+        ('notifications.templates = ""', 'notifications.templates = "": must name a folder, such as "var"'),
         ('notifications.smtp = "mail:25"', f'notifications.smtp = "mail:25": {SMTP}'),
         ('notifications.smtp = "smtp://me:pw@mail:25"', f'notifications.smtp = "smtp://…@mail:25": {SMTP}'),
         ('notifications.from_address = "weir"', 'notifications.from_address = "weir": must be like "weir@host"'),
@@ -510,6 +533,13 @@ def route(**changes: str | None) -> str:
         (limit(fail='"shut"'), 'limits[0].fail = "shut": must be "local", "open" or "closed"'),
         (limit(name='"a b"'), 'limits[0].name = "a b": must be letters, digits and _.-'),
         (limit() + limit(), 'limits[1].name = "n": is the name of limits[0] too; names must differ'),
+        # consumers
+        (consumer(name=None), "consumer[0].name: must be given"),
+        (consumer(handler='"shop"'), 'consumer[0].handler = "shop": must be "package.module:attribute"'),
+        (consumer(topics="[]"), "consumer[0].topics = []: must be a list with at least 1 entry"),
+        (consumer(order='"none"'), 'consumer[0].order = "none": must be "key" or "partition"'),
+        (consumer(name='"audit"'), 'consumer[0].name = "audit": is a built-in consumer; choose another name'),
+        (consumer() * 2, 'consumer[1].name = "billing": is the name of consumer[0] too; names must differ'),
         # routes
         (route(prefix='"x"'), 'routes[0].prefix = "x": must start with "/"'),
         (route(prefix='"/x/"'), 'routes[0].prefix = "/x/": must not end with "/"; write "/x"'),

@@ -39,7 +39,10 @@ WORD = re.compile(r"[a-z][a-z_]*")
 
 @dataclass(frozen=True)
 class Mutant:
-    """`key` is the same for the same change of the same text, whatever else was changed or run before."""
+    """`key` is the same for the same change of the same text, whatever else was changed or run before.
+
+    `change` is what docs/mutants.md knows it by: its function, and the lines before and after, each on one line.
+    """
 
     key: str
     file: str
@@ -47,6 +50,16 @@ class Mutant:
     operator: str
     source: str
     diff: str
+    function: int | None
+    """The first line of the function it is in (the innermost), None outside of all."""
+    within: str
+    """The name of that function, or `module`."""
+
+    @property
+    def change(self) -> str:
+        lines = self.diff.splitlines()[2:]  # after the names of the file
+        before, after = (" ".join(_code(line[1:]) for line in lines if line[0] == sign) for sign in "-+")
+        return f"{self.within}: `{before}` → `{after}`"
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,7 @@ def mutants_of(file: str, source: str) -> list[Mutant]:
     """All mutants of *source*, in the order of its lines; none that is no Python, no two the same."""
     found: list[Mutant] = []
     seen = {ast.dump(ast.parse(source))}
+    functions = list(_functions(ast.parse(source)))
     edits = sorted(_edits(ast.parse(source)), key=lambda edit: (edit.node.lineno, edit.node.col_offset))  # type: ignore[attr-defined]
     for edit in edits:
         changed = _replace(source, edit.node, edit.text)
@@ -72,8 +86,22 @@ def mutants_of(file: str, source: str) -> list[Mutant]:
         seen.add(shape)
         key = hashlib.sha256(f"{file}\0{source}\0{changed}".encode()).hexdigest()[:16]
         diff = "\n".join(unified_diff(source.splitlines(), changed.splitlines(), file, file, lineterm="", n=2))
-        found.append(Mutant(key, file, edit.node.lineno, edit.operator, changed, diff))  # type: ignore[attr-defined]
+        line: int = edit.node.lineno  # type: ignore[attr-defined]
+        first, name = max(((first, name) for first, name, body in functions if line in body), default=(None, "module"))
+        found.append(Mutant(key, file, line, edit.operator, changed, diff, first, name))
     return found
+
+
+def _code(line: str) -> str:
+    return line.partition("  # ")[0].strip()
+
+
+def _functions(tree: ast.Module) -> Iterator[tuple[int, str, range]]:
+    """First line (a decorator's, as code objects have it), name and lines of the body, where defaults are not in."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            yield first, node.name, range(node.body[0].lineno, (node.end_lineno or node.lineno) + 1)
 
 
 def _replace(source: str, node: ast.AST, text: str) -> str:

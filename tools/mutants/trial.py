@@ -1,16 +1,21 @@
 """Try one mutant: its tests against a private copy of what they need. The checkout is only read."""
 
+import json
+import multiprocessing
 import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import mkdtemp
 from threading import Lock
+
+import pytest
 
 from tools.mutants.mutations import Mutant
 
@@ -20,23 +25,46 @@ COPIED: tuple[str, ...] = (
     "actors/__init__.py",
     "actors/runtime",
     "tests/__init__.py",
-    "tests/conftest.py",
     TESTS,
     "pyproject.toml",
+    "tools/__init__.py",
+    "tools/mutants",
 )
-COPIED += ("tools/__init__.py", "tools/mutants")
+# Those of tests/conftest.py that the tests of the runtime need, and what bounds a trial.
+PLUGINS = ("actors.runtime.testing", "pytester", "tools.mutants.limits")
 
-# Which tests look at a module first: most mutants end in seconds.
+# Which tests look at a module first, in a process of their own: most mutants end within a second.
 FIRST = {
     "backoff": ("test_backoff",),
-    "cell": ("test_asking", "test_telling_and_mailboxes", "test_crash_and_retry", "test_snapshot"),
-    "envelope": ("test_asking", "test_later_and_spawn", "test_crash_and_retry"),
+    "cell": ("test_exit_events", "test_asking", "test_crash_and_retry", "test_ending", "test_mutants_gaps"),
+    "envelope": ("test_envelopes", "test_asking", "test_later_and_spawn", "test_crash_and_retry"),
+    "hand": ("test_metrics", "test_later_and_spawn", "test_batches", "test_asking", "test_traces", "test_misuse"),
+    "inbox": ("test_asking", "test_telling_and_mailboxes", "test_ask_cycles", "test_traces", "test_metrics"),
     "incarnation": ("test_start_and_stop", "test_later_and_spawn", "test_batches", "test_stop_budgets"),
+    "intake": ("test_batches", "test_asking", "test_crash_and_retry", "test_later_and_spawn", "test_metrics"),
     "intensity": ("test_intensity",),
+    "later": ("test_later_and_spawn", "test_crash_and_retry", "test_misuse"),
     "queue": ("test_telling_and_mailboxes",),
+    "restarts": ("test_strategies", "test_exit_events"),
     "strategy": ("test_strategies",),
-    "supervision": ("test_strategies", "test_escalation", "test_intensity", "test_start_and_stop", "test_snapshot"),
+    "supervision": (
+        "test_exit_events",
+        "test_supervisors_from_outside",
+        "test_strategies",
+        "test_escalation",
+        "test_intensity",
+        "test_start_and_stop",
+    ),
+    "validation": ("test_validation",),
 }
+FEW = 60
+"""Tests that are worth one process, and not one for the likely killers and one for the others."""
+CALLS = "calls.json"
+# Each trial is forked from a process that has imported all but what is tried.
+WARM = multiprocessing.get_context("forkserver")
+WARM.set_forkserver_preload(
+    ["hypothesis.stateful", "_pytest.pytester", "pytest_trio.plugin", "trio.testing", "tools.mutants.trial"]
+)
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 
 
@@ -49,14 +77,28 @@ class Verdict:
     seconds: float
 
 
+def run_pytest(arguments: Sequence[str], folder: Path, environment: dict[str, str], out: Path) -> None:
+    """In a process of its own, on the copy in *folder*; its exit code is pytest's."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path.insert(0, str(folder))
+    with out.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.exit(pytest.main(list(arguments)))
+
+
 class Trial:
     """One private copy, used for one mutant after another."""
 
-    def __init__(self, test_s: int) -> None:
+    def __init__(self, test_s: int, *, thorough: bool) -> None:
         self._folder = Path(mkdtemp(prefix="weir-mutants-"))
-        self._test_s = test_s
+        self._limits = {"MUTANT_TEST_S": str(test_s), "MUTANT_THOROUGH": str(int(thorough))}
         self._at = int(time.time()) - 10_000_000
-        self._child: subprocess.Popen[str] | None = None
+        self.calls: dict[str, list[str]] = {}
+        """By test, the functions that it calls: known after a run on the unchanged copy."""
+        self._child: BaseProcess | None = None
         self._lock, self._ended = Lock(), False
         ignored = shutil.ignore_patterns("__pycache__")
         for name in COPIED:
@@ -74,12 +116,22 @@ class Trial:
     def run(self, mutant: Mutant | None, timeout: float) -> Verdict:
         """Run the tests on *mutant* (None: on the unchanged copy), for at most *timeout* seconds."""
         if mutant is None:
-            return self._tests((), timeout)
+            tests = [f"{TESTS}/{name}.py" for name in self._names()]
+            with_callers = {"MUTANT_TEST_S": "100"}  # to be watched takes its time
+            verdict = self._tests(tests, timeout, ["tools.mutants.callers"], with_callers)
+            self.calls = json.loads((self._folder / CALLS).read_text()) if verdict.outcome == "survived" else {}
+            return verdict
         path = self._folder / mutant.file
         original = path.read_text()
         try:
             self._write(path, mutant.source)
-            return self._tests(FIRST.get(path.stem, ()), timeout)
+            verdict = Verdict("survived", "no test calls it", 0.0)
+            for tests in self._stages(mutant):
+                stage = self._tests(tests, timeout)
+                verdict = replace(stage, seconds=round(verdict.seconds + stage.seconds, 2))
+                if verdict.outcome != "survived":
+                    break
+            return verdict
         finally:
             self._write(path, original)
 
@@ -96,43 +148,50 @@ class Trial:
             path.write_text(text)
             os.utime(path, (self._at, self._at))
 
-    def _tests(self, first: tuple[str, ...], timeout: float) -> Verdict:
-        names = sorted(path.stem for path in (self._folder / TESTS).glob("test_*.py"))
-        ordered = sorted(names, key=lambda name: first.index(name) if name in first else len(first))
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "--hypothesis-seed=0"]
-        command += ["-p", "no:randomly", "-p", "no:cacheprovider", "-p", "tools.mutants.limits"]
-        command += [f"{TESTS}/{name}.py" for name in ordered]
+    def _stages(self, mutant: Mutant) -> list[list[str]]:
+        """The tests that may notice *mutant*, in one process or two."""
+        stem = Path(mutant.file).stem
+        called = f"{stem}:{mutant.function}"
+        tests = [test for test, functions in self.calls.items() if mutant.function is None or called in functions]
+        if len(tests) <= FEW:
+            return [tests] if tests else []
+        first = [test for test in tests if test.partition("::")[0] in {f"{TESTS}/{name}.py" for name in FIRST[stem]}]
+        return [stage for stage in (first, [test for test in tests if test not in first]) if stage]
+
+    def _names(self) -> list[str]:
+        return sorted(path.stem for path in (self._folder / TESTS).glob("test_*.py"))
+
+    def _tests(
+        self, tests: Sequence[str], timeout: float, plugins: Sequence[str] = (), limits: Mapping[str, str] | None = None
+    ) -> Verdict:
+        arguments = ["-x", "-q", "--tb=no", "--hypothesis-seed=0", "-p", "no:randomly", "-p", "no:cacheprovider"]
+        arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of plugins that are imported already
+        arguments += [part for plugin in (*PLUGINS, *plugins) for part in ("-p", plugin)]
+        arguments += tests
         environment = {
             "PATH": os.environ.get("PATH", ""),
             "HOME": str(self._folder),
-            "PYTHONPATH": str(self._folder),
-            "MUTANT_TEST_S": str(self._test_s),
+            "MUTANT_CALLS": CALLS,
+            **self._limits,
+            **(limits or {}),
         }
         started = time.monotonic()
         with self._lock:
             if self._ended:
                 return Verdict("unknown", "the run was ended", 0.0)
-            self._child = subprocess.Popen(  # noqa: S603  # our own command
-                command,
-                cwd=self._folder,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,
-            )
-        try:
-            out, _ = self._child.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            self._kill()
-            out, _ = self._child.communicate()
-        return self._verdict(self._child.returncode, out, time.monotonic() - started)
+            out = self._folder / "out.txt"
+            self._child = WARM.Process(target=run_pytest, args=(arguments, self._folder, environment, out))
+            self._child.start()
+        self._child.join(timeout)
+        self._kill()
+        self._child.join()
+        return self._verdict(self._child.exitcode or 0, out.read_text(), time.monotonic() - started)
 
     def _verdict(self, code: int, out: str, seconds: float) -> Verdict:
         seconds = round(seconds, 2)
         if self._ended:
             return Verdict("unknown", "the run was ended", seconds)
-        if code in (-signal.SIGALRM, -signal.SIGKILL):
+        if code == -signal.SIGKILL:
             return Verdict("timeout", "", seconds)
         if code == 0:
             return Verdict("survived", "", seconds)
@@ -140,5 +199,5 @@ class Trial:
         return Verdict("killed", found[1] if found else f"exit code {code}: {out.strip()[-200:]}", seconds)
 
     def _kill(self) -> None:
-        if self._child is not None and self._child.poll() is None:
-            os.killpg(self._child.pid, signal.SIGKILL)
+        if self._child is not None and self._child.is_alive():
+            self._child.kill()

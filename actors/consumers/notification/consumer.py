@@ -4,12 +4,13 @@ import time
 from collections.abc import Callable, Sequence
 from random import Random
 
-from actors.consumers.consumer import Consumer
+from actors.consumers.consumer import Consumer, Members
 from actors.consumers.handler import DEFAULT_OPTIONS, ConsumerOptions
 from actors.consumers.notification.handler import NotificationHandler
 from actors.consumers.notification.mail import MailWriter
 from actors.consumers.notification.messages import Wake
 from actors.consumers.retry import DEFAULT_POLICY, RetryPolicy
+from actors.consumers.trials import Trials
 from actors.metrics import Metrics
 from actors.storage.messages import Scan
 from backends.ports.entities import Entity
@@ -33,6 +34,8 @@ class NotificationConsumer(Consumer):
         service: str = "weir",
         now: Callable[[], float] = time.time,
         rng: Random | None = None,
+        members: Members | None = None,
+        trials: Trials | None = None,
     ) -> None:
         handler = NotificationHandler(store, mail, scan=self._scan, wake=self._wake, now=now)
         super().__init__(
@@ -45,6 +48,8 @@ class NotificationConsumer(Consumer):
             service=service,
             now=now,
             rng=rng,
+            members=members,
+            trials=trials,
         )
 
     async def _scan(self, after: str, limit: int) -> Sequence[Entity]:

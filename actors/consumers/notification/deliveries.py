@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from actors.consumers.notification.messages import Backlog, Reset, Rested, Wake, Work
+from actors.consumers.notification.messages import Backlog, Reset, Rested, Waiting, Wake, Work
 from actors.consumers.retry import DEFAULT_POLICY, RetryPolicy
 from actors.runtime import Actor, ActorError, Reject, Timer
 from backends.ports.entities import StoreUnavailable
@@ -48,6 +48,8 @@ class Deliveries(Actor[Wake | Rested | Reset | Backlog]):
         """Endpoints whose actors wait for something to do, and since when (`clock`). The oldest first."""
         self._held: dict[str, float] = {}
         """Endpoints that asked for a pause, and until when."""
+        self._oldest: float | None = None
+        """Since when the delivery has been pending that has been so longest, as of the last look."""
         self._outages = 0
         self._timer: Timer | None = None
 
@@ -64,15 +66,23 @@ class Deliveries(Actor[Wake | Rested | Reset | Backlog]):
         return results
 
     def describe(self) -> dict[str, Any]:
-        return {"working": len(self._working), "resting": len(self._resting), "held": len(self._held)}
+        return {**self._endpoints(), "oldest_s": round(self._age(self._oldest), 3)}
 
-    async def _answer(self, message: Wake | Rested | Reset | Backlog) -> int | Reject | None:
+    def _endpoints(self) -> dict[str, int]:
+        resting = self._resting.keys() - self._held.keys()
+        return {"working": len(self._working), "held": len(self._held), "resting": len(resting)}
+
+    def _age(self, since: float | None) -> float:
+        return 0.0 if since is None else max(0.0, self._now() - since)
+
+    async def _answer(self, message: Wake | Rested | Reset | Backlog) -> Waiting | bool | Reject | None:
         try:
             match message:
                 case Rested(endpoint, until):
                     self._rested(endpoint, until)
                 case Backlog():
-                    return await self._store.pending()
+                    oldest = await self._store.oldest()
+                    return Waiting(await self._store.pending(), self._age(oldest), self._endpoints())
                 case Reset(id):
                     return await self._store.reset(id, self._now())
         except StoreUnavailable as error:
@@ -97,6 +107,7 @@ class Deliveries(Actor[Wake | Rested | Reset | Backlog]):
             for endpoint in await self._store.endpoints(now, AT_ONCE, self._excluded()):
                 self._put_to_work(endpoint)
             due = await self._store.next_due(self._excluded())
+            self._oldest = await self._store.oldest()
         except StoreUnavailable as error:
             self._outages += 1
             log.warning("deliveries.store_away", error=str(error))

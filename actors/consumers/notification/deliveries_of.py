@@ -14,14 +14,35 @@ from backends.ports.stores import Delivery
 WEBHOOK = "webhook"
 EMAIL = "email"
 
+EVENT_TYPES = ("user.created", "user.updated", "user.deleted", "configuration.changed", "configuration.deleted")
+PATTERNS = frozenset({"*", *EVENT_TYPES, *(f"{name.partition('.')[0]}.*" for name in EVENT_TYPES)})
+"""What can be subscribed to."""
+
+ACTIVE = "active"
+DISABLED = "disabled"
+
+
+class Retired(msgspec.Struct, frozen=True):
+    """A secret that was replaced and signs as well until *until* (Unix seconds)."""
+
+    secret: str
+    until: float
+
 
 class Webhook(msgspec.Struct, frozen=True):
-    """What a stored webhook's document says, as far as deliveries need it. `secret` is `whsec_` + base64."""
+    """What a stored webhook's document says, as far as deliveries need it. `secret` is `whsec_` + base64; `state` is
+    `active` or `disabled`, which gets nothing."""
 
     url: str
     events: list[str]
     secret: str
     id: str = ""
+    state: str = ACTIVE
+    retired: tuple[Retired, ...] = ()
+
+    def secrets(self, now: float) -> list[str]:
+        """Those that sign at *now* (Unix seconds), the newest first."""
+        return [self.secret, *(retired.secret for retired in self.retired if retired.until > now)]
 
 
 class WebhookBody(msgspec.Struct, frozen=True):
@@ -57,8 +78,9 @@ def delivery_id(event: Event, endpoint: str) -> str:
 
 
 def webhook_deliveries(event: Event, source: str, webhooks: Iterable[Webhook], now: float) -> list[Delivery]:
-    """One row a webhook that asked for this type of event; *source* is the record's id."""
-    wanted = [hook for hook in webhooks if any(matches(pattern, event.type) for pattern in hook.events)]
+    """One row an active webhook that asked for this type of event; *source* is the record's id."""
+    active = (hook for hook in webhooks if hook.state == ACTIVE)
+    wanted = [hook for hook in active if any(matches(pattern, event.type) for pattern in hook.events)]
     if not wanted:
         return []
     body = webhook_body(event)
@@ -72,6 +94,7 @@ def webhook_deliveries(event: Event, source: str, webhooks: Iterable[Webhook], n
             source=source,
             payload=body,
             due_at=now,
+            pending_since=now,
         )
         for hook in wanted
     ]

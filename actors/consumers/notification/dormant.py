@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from actors.consumers.notification.messages import Backlog, Reset, Wake
+from actors.consumers.notification.messages import Backlog, Reset, Waiting, Wake
 from actors.runtime import Actor, Reject
 from backends.ports.entities import StoreUnavailable
 from backends.ports.stores import DeliveryStore
@@ -21,7 +21,9 @@ class DormantDeliveries(Actor[Wake | Reset | Backlog]):
             return None
         try:
             if isinstance(message, Backlog):
-                return await self._store.pending()
+                oldest = await self._store.oldest()
+                age = 0.0 if oldest is None else max(0.0, self._now() - oldest)
+                return Waiting(await self._store.pending(), age)
             return await self._store.reset(message.id, self._now())
         except StoreUnavailable as error:
             raise Reject(error) from None

@@ -11,29 +11,30 @@ from typing import Any
 
 import msgspec
 import structlog
-import trio
 
 from actors.consumers.failure import Failure, failure_of, parse_failure
 from actors.consumers.metrics import ConsumerMetrics
 from actors.consumers.notification.consumer import GROUP
-from actors.consumers.notification.deliveries_of import EMAIL, WEBHOOK, webhook_of
+from actors.consumers.notification.deliveries_of import DISABLED, EMAIL, WEBHOOK, Webhook, webhook_of
+from actors.consumers.notification.disabling import disable
 from actors.consumers.notification.messages import Rested, Work
 from actors.consumers.notification.outcomes import (
     Away,
     Failed,
+    Gone,
     Outcome,
     Refused,
     Settled,
     Withdrawn,
     settle,
 )
-from actors.consumers.notification.senders import Senders
+from actors.consumers.notification.senders import Senders, Slots
 from actors.consumers.notification.settling import Settling
 from actors.consumers.retry import DEFAULT_POLICY, RetryPolicy
 from actors.consumers.sink import root_error
 from actors.metrics import Metrics
 from actors.runtime import Actor, ActorError
-from actors.storage.messages import Read
+from actors.storage.messages import Read, Transact
 from backends.ports.entities import Key
 from backends.ports.stores import Delivery, DeliveryStore
 
@@ -42,12 +43,14 @@ log = structlog.get_logger(__name__)
 FETCH = 32
 """The most deliveries looked up at once."""
 
+_DISABLED = "the webhook is disabled"
+
 
 class EndpointDeliveries(Actor[Work]):
     """Tells `deliveries` when it has `Rested`.
 
     Args:
-        slots: attempts under way at once, over all endpoints.
+        slots: shared by all endpoints.
         now: wall clock, Unix seconds: due times outlive the process.
         endpoint: given by the supervisor that starts it.
     """
@@ -56,7 +59,7 @@ class EndpointDeliveries(Actor[Work]):
         self,
         store: DeliveryStore,
         senders: Senders,
-        slots: trio.CapacityLimiter,
+        slots: Slots,
         endpoint: str,
         *,
         metrics: Metrics,
@@ -69,6 +72,7 @@ class EndpointDeliveries(Actor[Work]):
         self._store = store
         self._senders = senders
         self._slots = slots
+        self._failing = False
         self._endpoint = endpoint
         self._policy = policy
         self._ask_timeout = ask_timeout
@@ -77,6 +81,8 @@ class EndpointDeliveries(Actor[Work]):
         self._rng = rng or Random()
         self._held_until = 0.0
         """The endpoint asked for a pause (Retry-After): it is meant for all that it gets."""
+        self._gone: tuple[Webhook, Gone] | None = None
+        """Who answered the last attempt with 410, as it was called."""
         self._working = self._again = False
         self._metrics = ConsumerMetrics(metrics, GROUP)
         self._counter = metrics.counter(
@@ -123,9 +129,28 @@ class EndpointDeliveries(Actor[Work]):
         for start in range(0, len(due), step):
             if self._held_until > self._now():
                 return
-            async with self._slots:
+            async with self._slots.failing if self._failing else self._slots.well:
                 settled = await self._attempt(due[start : start + step])
+            disabled = await self._disable()
             await self._settling.settle(settled)
+            if disabled:
+                await self._withdraw()
+                return
+
+    async def _disable(self) -> bool:
+        """Disable the webhook that answered with 410, if one did; whether it is."""
+        if self._gone is None:
+            return False
+        (webhook, outcome), self._gone = self._gone, None
+        write = disable(webhook, str(outcome.failure), service=self._service, at=self._now())
+        disabled: bool = await self._settling.insist(self.lookup("storage").ask, Transact(write), self._ask_timeout)
+        return disabled
+
+    async def _withdraw(self) -> None:
+        """What waits for the disabled webhook; what is still added to it is seen one by one."""
+        count = await self._settling.insist(self._store.withdraw, self._endpoint, self._now(), _DISABLED)
+        self._counter.inc(WEBHOOK, "withdrawn", by=count)
+        log.warning("deliveries.webhook_disabled", endpoint=self._endpoint, withdrawn=count)
 
     async def _attempt(self, deliveries: Sequence[Delivery]) -> list[Settled]:
         # Those exhausted before a restart, and perhaps not stored as dead letters yet, are not sent again.
@@ -162,10 +187,16 @@ class EndpointDeliveries(Actor[Work]):
             webhook = webhook_of(entity)
         except msgspec.MsgspecError as error:
             return Refused(failure_of(error))
-        return await self._senders.webhooks.send(webhook, delivery)
+        if webhook.state == DISABLED:
+            return Withdrawn(_DISABLED)
+        outcome = await self._senders.webhooks.send(webhook, delivery)
+        if isinstance(outcome, Gone):
+            self._gone = webhook, outcome
+        return outcome
 
     def _report(self, after: Delivery, outcome: Outcome) -> None:
         self._counter.inc(after.channel, type(outcome).__name__.lower())
+        self._failing = isinstance(outcome, Failed)
         if isinstance(outcome, Failed) and outcome.retry_after:
             self._held_until = after.due_at
         if isinstance(outcome, Failed | Refused):

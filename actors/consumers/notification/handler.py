@@ -52,6 +52,7 @@ class NotificationHandler:
         webhooks = await self._webhooks()
         now = self._now()
         rows: list[Delivery] = []
+        failure: Permanent | None = None
         for record, event in events:
             # A replayed event is named by where it first was: its retry topic expires.
             source = "{}/{}/{}".format(*origin_of(record))
@@ -59,10 +60,15 @@ class NotificationHandler:
                 rows += webhook_deliveries(event, source, webhooks, now)
             except msgspec.MsgspecError as error:
                 raise Permanent(f"{record.id}: the data is not JSON: {error}") from error
-            rows += self._mail.deliveries(event, source, now)
+            mails = self._mail.deliveries(event, source, now)
+            rows += mails.rows
+            failure = failure or mails.failure
         if rows:
             await self._store.add(rows)
             self._wake()
+        if failure is not None:
+            # A template that cannot say it keeps nobody else from being told. Given alone, it is the event's failure.
+            raise failure
 
     async def _webhooks(self) -> list[Webhook]:
         """All of them, once a batch. One that cannot be read is logged and left out; it must not stop the rest."""

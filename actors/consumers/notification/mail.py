@@ -1,19 +1,19 @@
-"""E-mails: which one an event causes, and how a stored one becomes a message. Pure but for reading the templates.
+"""E-mails: which ones an event causes, and how a stored one becomes a message. Pure.
 
-A template's first line is the subject, the rest the body. Names come from users: nothing of them can add a
-header or a recipient, because control characters are removed here and `message.py` refuses them again.
+Names come from users: nothing of them can add a header or a recipient, because control characters are removed here
+and `message.py` refuses them again.
 """
 
 import re
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
-import jinja2
 import msgspec
 
-from actors.consumers.changes import EntityChange, decode_change, kind_of
 from actors.consumers.notification.deliveries_of import EMAIL, delivery_id
 from actors.consumers.notification.message import Message, Unwritable, is_address, plain_message
+from actors.consumers.notification.rules import ENTITY_EMAIL, Rule, changed_fields, default_rules
 from actors.consumers.retry import Permanent
 from backends.ports.events import Event
 from backends.ports.stores import Delivery
@@ -37,46 +37,110 @@ class Mail(msgspec.Struct, frozen=True):
 _mail = msgspec.json.Decoder(Mail)
 
 
+class Mails(NamedTuple):
+    """The e-mails of an event. `failure`: why one or more could not be written; the others are here."""
+
+    rows: list[Delivery]
+    failure: Permanent | None = None
+
+
 class MailWriter:
-    """Renders the e-mail of a `user.*` event, in the one template of its type."""
+    """Writes the e-mails that *rules* ask for; None: the default ones."""
 
-    def __init__(self, folder: Path = Path(__file__).parent / "templates") -> None:
-        environment = jinja2.Environment(  # noqa: S701 - plain text, nothing to escape
-            undefined=jinja2.StrictUndefined, keep_trailing_newline=True
-        )
-        self._templates = {
-            path.stem: environment.from_string(path.read_text(encoding="utf-8")) for path in folder.glob("*.txt")
-        }
+    def __init__(self, rules: Sequence[Rule] | None = None) -> None:
+        self._rules = default_rules() if rules is None else tuple(rules)
 
-    def deliveries(self, event: Event, source: str, now: float) -> list[Delivery]:
-        """One row to the user's address; none for other events, or for a user without a usable address.
+    def deliveries(self, event: Event, source: str, now: float) -> Mails:
+        """One row for each address and template that a rule names; a user without a usable address gets none.
 
         Raises `Permanent` for malformed data.
         """
-        template = self._templates.get(event.type)
-        if template is None or kind_of(event) != "user":
-            return []
-        change = decode_change(event)
-        user = change.entity or change.previous or {}
-        address = user.get("email")
-        if not isinstance(address, str) or not is_address(address):
-            return []
-        subject, _, body = template.render(
-            name=_one_line(user.get("name") or address), email=address, changed=_changed(change)
-        ).partition("\n")
-        mail = Mail(address, _one_line(subject), body.strip() + "\n", event.time)
-        return [
-            Delivery(
-                id=delivery_id(event, f"mailto:{address}"),
-                channel=EMAIL,
-                endpoint=lane_of(address),
-                event_id=event.id,
-                event_type=event.type,
-                source=source,
-                payload=msgspec.json.encode(mail),
-                due_at=now,
-            )
-        ]
+        rules = [rule for rule in self._rules if rule.wants(event.type)]
+        if not rules:
+            return Mails([])
+        change = _decoded(event)
+        changed = changed_fields(change.previous, change.entity)
+        values = _values(event, change, changed)
+        rows: dict[str, Delivery] = {}
+        failure: Permanent | None = None
+        for rule in rules:
+            if not rule.holds_for(changed):
+                continue
+            for address in _addresses(rule, values["email"]):
+                try:
+                    row = _delivery(event, source, now, address, rule, values)
+                except Permanent as error:
+                    failure = failure or error
+                else:
+                    rows.setdefault(row.id, row)
+        return Mails(list(rows.values()), failure)
+
+
+class _Change(msgspec.Struct, frozen=True):
+    """As `changes.EntityChange`, of any kind of entity: those of a configuration are any JSON value."""
+
+    kind: str
+    id: str
+    version: int
+    entity: Any = None
+    previous: Any = None
+    subject: str = ""
+
+
+_change = msgspec.json.Decoder(_Change)
+
+
+def _decoded(event: Event) -> _Change:
+    try:
+        return _change.decode(event.data)
+    except msgspec.MsgspecError as error:
+        raise Permanent(f"event {event.id}: no entity change: {error}") from error
+
+
+def _values(event: Event, change: _Change, changed: list[str]) -> dict[str, Any]:
+    """What templates are given: `rendering.GIVEN`. `name` and `email` are a user's, the latter "" if unusable."""
+    document = change.entity or change.previous
+    user: dict[str, Any] = document if change.kind == "user" and isinstance(document, dict) else {}
+    email = user.get("email")
+    address = email if isinstance(email, str) and is_address(email) else ""
+    return {
+        "type": event.type,
+        "at": datetime.fromtimestamp(event.time, UTC),
+        "by": change.subject,
+        "kind": change.kind,
+        "id": change.id,
+        "version": change.version,
+        "entity": change.entity,
+        "previous": change.previous,
+        "changed": changed,
+        "name": _one_line(user.get("name") or address or change.id),
+        "email": address,
+    }
+
+
+def _addresses(rule: Rule, email: str) -> list[str]:
+    named = (email if address == ENTITY_EMAIL else address for address in rule.to)
+    return [address for address in dict.fromkeys(named) if address]
+
+
+def _delivery(event: Event, source: str, now: float, address: str, rule: Rule, values: dict[str, Any]) -> Delivery:
+    subject, body = rule.template.render(values)
+    mail = Mail(address, _one_line(subject), body.strip() + "\n", event.time)
+    # An address may get two e-mails about an event, in the words of two templates. The event's own built-in one is
+    # not named, as it was not before there were others: an event in flight is not sent twice.
+    template = rule.template.name
+    endpoint = f"mailto:{address}" if template == event.type else f"mailto:{address}?template={template}"
+    return Delivery(
+        id=delivery_id(event, endpoint),
+        channel=EMAIL,
+        endpoint=lane_of(address),
+        event_id=event.id,
+        event_type=event.type,
+        source=source,
+        payload=msgspec.json.encode(mail),
+        due_at=now,
+        pending_since=now,
+    )
 
 
 def lane_of(address: str) -> str:
@@ -104,12 +168,6 @@ def compose(delivery: Delivery, sender: str) -> Message:
         )
     except Unwritable as error:
         raise Permanent(f"delivery {delivery.id} cannot be an e-mail: {error}") from error
-
-
-def _changed(change: EntityChange) -> list[str]:
-    before: dict[str, Any] = change.previous or {}
-    after: dict[str, Any] = change.entity or {}
-    return [name for name in ("name", "email", "bio") if name in before and before[name] != after.get(name)]
 
 
 def _one_line(text: Any) -> str:

@@ -1,6 +1,7 @@
 """What `deliveries` and the actors of its endpoints understand."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,18 @@ class Rested:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """→ int: how many deliveries are still to be made. `Reject` carries the store's error."""
+    """→ `Waiting`. `Reject` carries the store's error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What is still to be delivered: how many deliveries, for how many seconds the one that has waited longest has
+    waited (0: there is none), and how many endpoints are in each state (`working`, `held` by their Retry-After,
+    `resting`)."""
+
+    deliveries: int
+    oldest: float = 0.0
+    endpoints: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

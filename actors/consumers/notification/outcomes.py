@@ -36,15 +36,20 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Gone(Refused):
+    """The receiver wants nothing any more (410): it gets no other delivery either."""
+
+
+@dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """There is nobody to deliver to any more (the webhook was deleted): no attempt, no dead letter."""
+    """There is nobody to deliver to any more (the webhook was deleted or disabled): no attempt, no dead letter."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Away:
-    """Weir itself could not try (its storage is away): no attempt."""
+    """It was not tried (Weir's own storage is away, or the relay did not answer just before): no attempt."""
 
     reason: str
 
@@ -70,7 +75,7 @@ def settle(delivery: Delivery, outcome: Outcome, policy: RetryPolicy, now: float
             done = replace(delivery, state="done", attempts=attempts, first_at=first_at, last_at=now, error="")
             return Settled(done)
         case Withdrawn(reason):
-            return Settled(replace(delivery, state="dead", last_at=now, error=reason))
+            return Settled(replace(delivery, state="withdrawn", last_at=now, error=reason))
         case Away(reason):
             return Settled(replace(delivery, due_at=now + policy.delay(1, jitter), error=reason))
         case Failed(failure, retry_after):

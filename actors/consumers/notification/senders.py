@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import trio
+
 from actors.consumers.notification.deliveries_of import Webhook
 from actors.consumers.notification.outcomes import Outcome
 from backends.ports.stores import Delivery
@@ -30,3 +32,12 @@ class EmailSender(Protocol):
 class Senders:
     webhooks: WebhookCaller
     email: EmailSender
+
+
+class Slots:
+    """How many attempts may be under way at once, over all endpoints. Those that failed last share a few of their own:
+    any number of endpoints that hang hold up each other, and no one else."""
+
+    def __init__(self, well: int = 64, failing: int = 16) -> None:
+        self.well = trio.CapacityLimiter(well)
+        self.failing = trio.CapacityLimiter(failing)

@@ -67,6 +67,7 @@ class Settling:
             service=self._service,
             delivery_id=delivery.id,
             endpoint=_receiver(delivery),
+            replays=delivery.replays,
         )
         await self.insist(self._event_log.ask, Append((letter,), durable=True), self._ask_timeout)
         self._metrics.dead_letter()

@@ -2,29 +2,30 @@
 
 import ssl
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
-from smtpproto.protocol import SMTPClientProtocol, SMTPResponse
+from smtpproto.protocol import ClientState, SMTPClientProtocol, SMTPResponse
 
 from actors.consumers.failure import Failure, failure_of
 from actors.consumers.notification.mail import compose
 from actors.consumers.notification.message import Message
-from actors.consumers.notification.outcomes import Failed, Outcome, Refused, Sent
+from actors.consumers.notification.outcomes import Away, Failed, Outcome, Refused, Sent
 from actors.consumers.retry import Permanent
 from backends.ports.stores import Delivery
 
 
 class SmtpSender:
-    """One connection a message: a shared one hangs for all when the relay drops it.
+    """One connection for the e-mails of a batch, one after the other. Each has a deadline of its own, and what the
+    relay does with one is no matter of the others: a connection that is not in order is replaced.
 
     Args:
-        timeout: seconds for the whole exchange.
+        timeout: seconds for the whole exchange of an e-mail, connecting included.
         tls: used where the relay offers STARTTLS; None never uses it.
         sender: the From and envelope address.
     """
 
-    batch = 1
+    batch = 8
 
     def __init__(
         self,
@@ -36,48 +37,113 @@ class SmtpSender:
         tls: ssl.SSLContext | None = None,
         client_name: str = "localhost",
     ) -> None:
-        self._host = host
-        self._port = port
+        self._relay = _Relay(host, port, tls, client_name)
         self._sender = sender
         self._timeout = timeout
-        self._tls = tls
-        self._client_name = client_name
 
     async def send(self, deliveries: Sequence[Delivery]) -> list[Outcome]:
-        return [await self._send(delivery) for delivery in deliveries]
+        line = _Line(self._relay)
+        outcomes: list[Outcome] = []
+        try:
+            for delivery in deliveries:
+                outcome = await self._send(delivery, line)
+                outcomes.append(outcome)
+                if outcome == self._too_slow:
+                    # What was taken is stored before anybody waits for the relay again.
+                    untried = Away("the relay did not answer for the e-mail before this one")
+                    return outcomes + [untried] * (len(deliveries) - len(outcomes))
+            return outcomes
+        finally:
+            await line.close()
 
-    async def _send(self, delivery: Delivery) -> Outcome:
+    @property
+    def _too_slow(self) -> Failed:
+        relay = f"{self._relay.host}:{self._relay.port}"
+        return Failed(Failure("TimeoutError", f"{relay} did not take the e-mail within {self._timeout} s"))
+
+    async def _send(self, delivery: Delivery, line: "_Line") -> Outcome:
         try:
             message = compose(delivery, self._sender)
             with trio.move_on_after(self._timeout) as scope:
-                await self._exchange(message)
+                await line.deliver(message)
         except Permanent as error:
             return Refused(failure_of(error))
         except Exception as error:
             # Whatever a relay or the network does, another attempt may find them better.
             return Failed(failure_of(error))
-        if scope.cancelled_caught:
-            relay = f"{self._host}:{self._port}"
-            return Failed(Failure("TimeoutError", f"{relay} did not take the e-mail within {self._timeout} s"))
-        return Sent()
+        return self._too_slow if scope.cancelled_caught else Sent()
 
-    async def _exchange(self, message: Message) -> None:
-        stream: trio.abc.Stream = await trio.open_tcp_stream(self._host, self._port)
+
+class _Relay(NamedTuple):
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+    client_name: str
+
+    async def connect(self) -> "_Session":
+        """Greeted, over TLS where it is offered and wanted."""
+        stream: trio.abc.Stream = await trio.open_tcp_stream(self.host, self.port)
         session = _Session(stream)
         try:
             await session.answer()
-            await session.command("send_greeting", self._client_name)
-            if self._tls is not None and "STARTTLS" in session.protocol.extensions:
+            await session.command("send_greeting", self.client_name)
+            if self.tls is not None and "STARTTLS" in session.protocol.extensions:
                 await session.command("start_tls")
-                session.stream = trio.SSLStream(stream, self._tls, server_hostname=self._host)
-                await session.command("send_greeting", self._client_name)
+                session.stream = trio.SSLStream(stream, self.tls, server_hostname=self.host)
+                await session.command("send_greeting", self.client_name)
+        except BaseException:
+            await trio.aclose_forcefully(session.stream)
+            raise
+        return session
+
+
+class _Line:
+    """A connection to the relay: opened for the first e-mail, kept for the next ones while it is in order."""
+
+    def __init__(self, relay: _Relay) -> None:
+        self._relay = relay
+        self._session: _Session | None = None
+
+    async def deliver(self, message: Message) -> None:
+        """Returns when the relay has taken it: it answers for it from here on."""
+        session = await self._ready()
+        try:
             if message.utf8 and "SMTPUTF8" not in session.protocol.extensions:
                 raise SmtpRefused("the address is not ASCII, and the relay does not offer SMTPUTF8 (RFC 6531)")
             await session.mail(message)
-            # Taken: the relay answers for it from here on. QUIT is a courtesy, its failure no failure.
+        except (SmtpRefused, SmtpFailed):
+            raise  # an answer, after which the relay hears on
+        except BaseException:
+            await self._drop()
+            raise
+
+    async def close(self) -> None:
+        """QUIT is a courtesy, its failure no failure."""
+        if self._session is not None:
             with trio.move_on_after(1.0):
-                await session.quit()
-        finally:
+                await self._session.quit()
+            await self._drop()
+
+    async def _ready(self) -> "_Session":
+        if self._session is not None and not await self._in_order(self._session):
+            await self._drop()
+        if self._session is None:
+            self._session = await self._relay.connect()
+        return self._session
+
+    async def _in_order(self, session: "_Session") -> bool:
+        """Whether the relay still hears, with nothing left of the e-mail before."""
+        with trio.move_on_after(2.0):
+            try:
+                await session.command("noop" if session.protocol.state is ClientState.ready else "reset")
+            except Exception:
+                return False
+            return True
+        return False
+
+    async def _drop(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
             await trio.aclose_forcefully(session.stream)
 
 
@@ -86,7 +152,11 @@ class SmtpRefused(Permanent):
 
 
 class SmtpFailed(Exception):
-    """The relay answered with a 4yz code, or went away."""
+    """The relay answered with a 4yz code."""
+
+
+class SmtpGone(Exception):
+    """The relay closed the connection."""
 
 
 class _Session:
@@ -116,7 +186,7 @@ class _Session:
         while True:
             data = await self.stream.receive_some(4096)
             if not data:
-                raise SmtpFailed("the relay closed the connection")
+                raise SmtpGone("the relay closed the connection")
             response = self.protocol.feed_bytes(bytes(data))
             if response is None:
                 if outgoing := self.protocol.get_outgoing_data():  # HELO after a refused EHLO

@@ -8,7 +8,7 @@ client above the transport: no redirects, no cookies, no proxies from the enviro
 
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import httpx
 import trio
@@ -16,8 +16,8 @@ import trio
 from actors.consumers.failure import Failure, failure_of
 from actors.consumers.notification.addresses import is_public
 from actors.consumers.notification.deliveries_of import Webhook
-from actors.consumers.notification.outcomes import Failed, Outcome, Refused, Sent, retry_after
-from actors.consumers.notification.signature import InvalidSecret, sign
+from actors.consumers.notification.outcomes import Failed, Gone, Outcome, Refused, Sent, retry_after
+from actors.consumers.notification.signature import InvalidSecret, sign_all
 from backends.ports.stores import Delivery
 
 BODY_LIMIT = 512
@@ -91,7 +91,7 @@ class WebhookSender:
                 "POST",
                 url.copy_with(host=address),
                 headers=headers,
-                content=delivery.payload,
+                stream=_Body(delivery.payload),
                 extensions={"sni_hostname": url.raw_host.decode("ascii")},
             )
             try:
@@ -115,16 +115,18 @@ class WebhookSender:
         return addresses
 
     def _headers(self, webhook: Webhook, delivery: Delivery, url: httpx.URL) -> dict[str, str]:
-        timestamp = int(self._now())  # of this attempt: receivers refuse what is older than minutes
+        now = self._now()
+        timestamp = int(now)  # of this attempt: receivers refuse what is older than minutes
         return {
             "host": url.netloc.decode("ascii"),
             "user-agent": self._user_agent,
             "accept": "*/*",
             "connection": "close",
             "content-type": "application/json",
+            "content-length": str(len(delivery.payload)),
             "webhook-id": delivery.id,
             "webhook-timestamp": str(timestamp),
-            "webhook-signature": sign(webhook.secret, delivery.id, timestamp, delivery.payload),
+            "webhook-signature": sign_all(webhook.secrets(now), delivery.id, timestamp, delivery.payload),
         }
 
     async def _outcome(self, response: httpx.Response) -> Outcome:
@@ -135,8 +137,24 @@ class WebhookSender:
         finally:
             await response.aclose()
         if response.status_code == httpx.codes.GONE:
-            return Refused(error)
+            return Gone(error)
         return Failed(error, retry_after(response.headers.get("retry-after", ""), self._now()))
+
+
+class _Body(httpx.AsyncByteStream):
+    """The content of a request, for one call: an iterator that may be left when the connection breaks. httpx's own is
+    an async generator, whose remains trio would have to look for."""
+
+    def __init__(self, content: bytes) -> None:
+        self._left = [content]
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
 
 
 async def _text(response: httpx.Response) -> str:

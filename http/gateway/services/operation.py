@@ -39,7 +39,8 @@ class Reply:
 class Operation:
     """One method on one path.
 
-    `path` is below the service's prefix: a literal (`""`, `/token`) or one segment (`/{id}`). `action` and
+    `path` is below the service's prefix: a literal (`""`, `/token`), one segment (`/{id}`) or something of it
+    (`/{id}/secret`). `action` and
     `entity` (`user/{id}`) name it in audits; an empty action is not audited. `writes`: its success is
     audited by its transaction. `cached`: answered from the cache, by `Service.present`. `problems` are its
     error statuses beyond those that every operation has.
@@ -83,10 +84,13 @@ class Table:
 
     def __init__(self, operations: Sequence[Operation]) -> None:
         self._literal: dict[str, dict[str, Operation]] = {}
-        self._segment: dict[str, Operation] = {}
+        self._segment: dict[str, dict[str, Operation]] = {}
+        """By what follows the segment: "" or `/secret`."""
         for operation in operations:
-            literal = "{" not in operation.path
-            methods = self._literal.setdefault(operation.path, {}) if literal else self._segment
+            paths, path = self._literal, operation.path
+            if "{" in path:
+                paths, path = self._segment, path.partition("}")[2]
+            methods = paths.setdefault(path, {})
             if operation.method in methods:
                 raise ValueError(f"two operations are {operation.method} {operation.path}")
             methods[operation.method] = operation
@@ -98,18 +102,27 @@ class Table:
         methods = self._literal.get(rest)
         if methods is not None:
             return methods.get(method), ""
-        if len(rest) < 2 or "/" in rest[1:]:
+        segment, after = _cut(rest)
+        methods = self._segment.get(after) if segment else None
+        if methods is None:
             return None, ""
-        return self._segment.get(method), unquote(rest[1:]) if "%" in rest else rest[1:]
+        return methods.get(method), unquote(segment) if "%" in segment else segment
 
     def refusal(self, method: str, rest: str, path: str) -> ProblemError:
         """405 with Allow where other methods would do, else 404."""
         methods = self._literal.get(rest)
-        if methods is None and len(rest) > 1 and "/" not in rest[1:]:
-            methods = self._segment
+        segment, after = _cut(rest)
+        if methods is None and segment:
+            methods = self._segment.get(after)
         if not methods:
             return ProblemError(404, f"there is nothing at {path}")
         allow = ", ".join(sorted(methods))
         return ProblemError(
             405, f"{method} is not possible here; possible: {allow}", headers=[(b"allow", allow.encode())]
         )
+
+
+def _cut(rest: str) -> tuple[str, str]:
+    """The segment of `/SEGMENT…`, and what follows it."""
+    cut = rest.find("/", 1)
+    return (rest[1:], "") if cut < 0 else (rest[1:cut], rest[cut:])

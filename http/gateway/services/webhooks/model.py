@@ -4,17 +4,19 @@ import base64
 import ipaddress
 import re
 import secrets
-from typing import Annotated
+from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
 from actors.consumers.notification.addresses import is_public
+from actors.consumers.notification.deliveries_of import ACTIVE, DISABLED, PATTERNS, Retired
 from gateway.problem import FieldError
+from gateway.services.times import rfc3339
 
 KIND = "webhook"
-EVENT_TYPES = ("user.created", "user.updated", "user.deleted", "configuration.changed", "configuration.deleted")
-PATTERNS = frozenset({"*", *EVENT_TYPES, *(f"{name.partition('.')[0]}.*" for name in EVENT_TYPES)})
+SECRETS = 4
+"""That sign at once, at most: the current one and those it replaced."""
 
 Url = Annotated[str, msgspec.Meta(min_length=1, max_length=2048, extra_json_schema={"format": "uri"})]
 # The enumeration is told, not checked: the refusal of a wrong one names those there are.
@@ -23,6 +25,8 @@ Patterns = Annotated[
     list[Pattern],
     msgspec.Meta(min_length=1, max_length=20, description="Event types, `user.*`, `configuration.*` or `*`."),
 ]
+State = Literal["active", "disabled"]
+Time = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 
 
@@ -33,23 +37,46 @@ class WebhookInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     events: Patterns
 
 
-class Webhook(msgspec.Struct, frozen=True):
-    """A webhook as clients see it."""
+class WebhookPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A JSON Merge Patch (RFC 7396). `state` `active` enables a disabled webhook again."""
+
+    url: Url | msgspec.UnsetType = msgspec.UNSET
+    events: Patterns | msgspec.UnsetType = msgspec.UNSET
+    state: State | msgspec.UnsetType = msgspec.UNSET
+
+
+class Webhook(msgspec.Struct, frozen=True, kw_only=True):
+    """A webhook as clients see it. A disabled one gets nothing; `disabled_at` and `disabled_reason` say since when,
+    and why. `previous_secret_expires_at`: until then the secret before the current one signs as well."""
 
     id: str
     url: str
     events: list[str]
-    created_at: Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+    created_at: Time
+    state: State
+    disabled_at: Time | msgspec.UnsetType = msgspec.UNSET
+    disabled_reason: str | msgspec.UnsetType = msgspec.UNSET
+    previous_secret_expires_at: Time | msgspec.UnsetType = msgspec.UNSET
 
 
-class NewWebhook(msgspec.Struct, frozen=True):
-    """A webhook as its creator sees it once, and as the store keeps it: with the secret that signs deliveries."""
+class NewWebhook(Webhook, frozen=True, kw_only=True):
+    """A webhook as its owner sees it once: with the secret that signs deliveries."""
 
-    id: str
-    url: str
-    events: list[str]
-    created_at: Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
     secret: str
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """A webhook as the store keeps it. Times are Unix seconds, but for `created_at`; `retired`: the newest first."""
+
+    id: str
+    url: str
+    events: list[str]
+    created_at: str
+    secret: str
+    state: str = ACTIVE
+    disabled_at: float = 0.0
+    disabled_reason: str = ""
+    retired: tuple[Retired, ...] = ()
 
 
 class WebhookPage(msgspec.Struct, frozen=True):
@@ -57,9 +84,27 @@ class WebhookPage(msgspec.Struct, frozen=True):
     next_cursor: str | None
 
 
-def shown(body: bytes) -> bytes:
-    """The stored document without its secret."""
-    return msgspec.json.encode(msgspec.json.decode(body, type=Webhook))
+def stored(body: bytes) -> Stored:
+    return msgspec.json.decode(body, type=Stored)
+
+
+def shown(webhook: Stored, now: float) -> bytes:
+    """The document for clients at *now* (Unix seconds), without any secret."""
+    return msgspec.json.encode(Webhook(**_members(webhook, now)))
+
+
+def shown_once(webhook: Stored, now: float) -> bytes:
+    """The same with its secret."""
+    return msgspec.json.encode(NewWebhook(**_members(webhook, now), secret=webhook.secret))
+
+
+def _members(webhook: Stored, now: float) -> dict[str, Any]:
+    members: dict[str, Any] = {name: getattr(webhook, name) for name in ("id", "url", "events", "created_at", "state")}
+    if webhook.state == DISABLED:
+        members |= {"disabled_at": rfc3339(webhook.disabled_at), "disabled_reason": webhook.disabled_reason}
+    if webhook.retired and webhook.retired[0].until > now:
+        members["previous_secret_expires_at"] = rfc3339(webhook.retired[0].until)
+    return members
 
 
 def new_secret() -> str:
@@ -67,18 +112,18 @@ def new_secret() -> str:
     return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
-def rules(webhook: WebhookInput, *, allow_private: bool) -> list[FieldError]:
-    """The faults that a schema cannot express."""
+def rules(webhook: WebhookInput | WebhookPatch, *, allow_private: bool) -> list[FieldError]:
+    """The faults that a schema cannot express, of the members that are given."""
     found = []
-    fault = url_fault(webhook.url, allow_private=allow_private)
-    if fault is not None:
+    if isinstance(webhook.url, str) and (fault := url_fault(webhook.url, allow_private=allow_private)) is not None:
         found.append(FieldError("#/url", fault))
+    events = webhook.events if isinstance(webhook.events, list) else []
     found.extend(
         FieldError(
             f"#/events/{index}",
             f"{pattern[:60]!r} is neither *, an event type nor its group; there are: {', '.join(sorted(PATTERNS))}",
         )
-        for index, pattern in enumerate(webhook.events)
+        for index, pattern in enumerate(events)
         if pattern not in PATTERNS
     )
     return found

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 from actors.metrics import Metrics
 from actors.storage.messages import Read, Scan
-from backends.ports.entities import Entity, Key
+from backends.ports.entities import Entity, Key, Write
 from gateway.problem import FieldError
 from gateway.request import Response
 from gateway.services import idempotency, parameters
 from gateway.services.answers import CONTENT_JSON, NO_STORE, Absent, Answer, as_problem
-from gateway.services.operation import Call, Operation, Reply
+from gateway.services.operation import JSON, MERGE_PATCH, Call, Operation, Reply
 from gateway.services.query import Query, make_cursor, page
 from gateway.services.service import Service
 from gateway.services.users.model import ID
@@ -20,18 +20,30 @@ from gateway.services.webhooks.model import (
     Webhook,
     WebhookInput,
     WebhookPage,
+    WebhookPatch,
     new_secret,
     rules,
     shown,
+    stored,
 )
 
 _INPUT = {"url": "https://hooks.example/weir", "events": ["user.*"]}
-_SHOWN = {"id": "0197c7a2-6f0e-7c53-9d2b-6a5b0c7d8e9f", **_INPUT, "created_at": "2026-01-31T12:00:00.000Z"}
+_SHOWN = {
+    "id": "0197c7a2-6f0e-7c53-9d2b-6a5b0c7d8e9f",
+    **_INPUT,
+    "created_at": "2026-01-31T12:00:00.000Z",
+    "state": "active",
+}
 _CREATED = {**_SHOWN, "secret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oDuR3+1jNPb1s="}
+_ROTATED = {**_CREATED, "previous_secret_expires_at": "2026-02-01T12:00:00.000Z"}
 
 
 class Webhooks(Service):
-    """Subscriptions. Their secrets are shown at creation and never again."""
+    """Subscriptions. A secret is shown when it is made, and never again.
+
+    Args:
+        secret_overlap: seconds for which a replaced secret signs beside the new one.
+    """
 
     prefix = "/webhooks"
     noun = KIND
@@ -43,8 +55,10 @@ class Webhooks(Service):
         now: Callable[[], float],
         metrics: Metrics,
         allow_private_endpoints: bool = False,
+        secret_overlap: float = 86_400.0,
     ) -> None:
         super().__init__(new_id=new_id, now=now, metrics=metrics)
+        self._secret_overlap = secret_overlap
         self._allow_private = allow_private_endpoints
 
     def valid_key(self, key: str) -> bool:
@@ -56,7 +70,8 @@ class Webhooks(Service):
         found = await self.lookup("storage_scans").ask(Scan(KIND, after, limit + 1))
         items = found[:limit]
         cursor = make_cursor(items[-1].id) if len(found) > limit else None
-        return Response(200, [CONTENT_JSON, NO_STORE], page([shown(webhook.body) for webhook in items], cursor))
+        bodies = [shown(stored(webhook.body), self.now()) for webhook in items]
+        return Response(200, [CONTENT_JSON, NO_STORE], page(bodies, cursor))
 
     async def read(self, call: Call) -> Response:
         found: Entity | None = None
@@ -64,7 +79,7 @@ class Webhooks(Service):
             found = await self.lookup("storage_reader").ask(Read(Key(KIND, call.key)))
         if found is None:
             raise as_problem(Absent(KIND, call.key))
-        return Response(200, [CONTENT_JSON, NO_STORE], shown(found.body))
+        return Response(200, [CONTENT_JSON, NO_STORE], shown(stored(found.body), self.now()))
 
     async def create(self, call: Call) -> Response:
         request = call.request
@@ -76,13 +91,29 @@ class Webhooks(Service):
         call.replayed = answer.replayed
         return answer.response()
 
+    async def patch(self, call: Call) -> Response:
+        return await self._change(
+            call, decisions.patch(call.key, self.body(call, WebhookPatch, self._rules), self.cause(call))
+        )
+
+    async def rotate(self, call: Call) -> Response:
+        header = call.request.header(b"idempotency-key")
+        key = idempotency.name(header, call.subject, f"{self.prefix}/{call.key}/secret", b"")
+        cause = self.cause(call)
+        write = decisions.rotate(call.key, new_secret(), self._secret_overlap, cause)
+        return await self._change(call, idempotency.once(write, key, cause.at))
+
     async def delete(self, call: Call) -> Response:
+        return await self._change(call, decisions.delete(call.key, self.cause(call)))
+
+    async def _change(self, call: Call, write: Write) -> Response:
         if not self.valid_key(call.key):
             raise as_problem(Absent(KIND, call.key))
-        answer: Answer = await self.write(decisions.delete(call.key, self.cause(call)))
+        answer: Answer = await self.write(write)
+        call.replayed = answer.replayed
         return answer.response()
 
-    def _rules(self, webhook: WebhookInput) -> list[FieldError]:
+    def _rules(self, webhook: WebhookInput | WebhookPatch) -> list[FieldError]:
         return rules(webhook, allow_private=self._allow_private)
 
     operations = (
@@ -126,6 +157,39 @@ class Webhooks(Service):
             scope="webhooks:write",
             replies=(Reply(200, "The webhook.", Webhook, example=_SHOWN),),
             problems=(404,),
+        ),
+        Operation(
+            method="PATCH",
+            path="/{id}",
+            name="patchWebhook",
+            summary="Change some members of a webhook (JSON Merge Patch, RFC 7396), or enable it again.",
+            handler=patch,
+            action="webhook.update",
+            entity="webhook/{key}",
+            scope="webhooks:write",
+            writes=True,
+            request=WebhookPatch,
+            media=(MERGE_PATCH, JSON),
+            example={"state": "active"},
+            replies=(Reply(200, "The webhook as it is now, without its secret.", Webhook, example=_SHOWN),),
+            problems=(400, 404, 415, 422),
+        ),
+        Operation(
+            method="POST",
+            path="/{id}/secret",
+            name="rotateWebhookSecret",
+            summary=(
+                "Replace the secret. The one before signs as well until `previous_secret_expires_at`: until then "
+                "`webhook-signature` holds a signature of each, separated by a space (Standard Webhooks)."
+            ),
+            handler=rotate,
+            action="webhook.rotate",
+            entity="webhook/{key}",
+            scope="webhooks:write",
+            writes=True,
+            parameters=(parameters.IDEMPOTENCY_KEY,),
+            replies=(Reply(200, "The new secret is shown this once.", NewWebhook, example=_ROTATED),),
+            problems=(400, 404, 422),
         ),
         Operation(
             method="DELETE",
