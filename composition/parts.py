@@ -72,7 +72,7 @@ class Parts:
         self.routes = RouteTableRef(RouteTable(values.routes(settings)))
         self.policy = Policy(LimitPlan(values.limits(settings)), values.cors(settings))
         self.apps = load_apps(settings)
-        self.origins = Origins(values.proxy_limits(settings), values.checks(settings))
+        self.origins = Origins(values.proxy_limits(settings), values.checks(settings), metrics=self.metrics)
         self.tls = TlsRef(values.tls(settings))
 
 
