@@ -88,7 +88,7 @@ class Parts:
         self.apps = load_apps(settings)
         self.handlers = load_handlers(settings)
         self.trials = Trials()
-        self.origins = Origins(values.proxy_limits(settings), values.checks(settings))
+        self.origins = Origins(values.proxy_limits(settings), values.checks(settings), metrics=self.metrics)
         self.tls = TlsRef(values.tls(settings))
 
 

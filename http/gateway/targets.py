@@ -52,6 +52,8 @@ class Targets:
         """Raise TargetError for the first route whose target does not exist. Call it before a reload."""
         for route in routes:
             if isinstance(route.target, str) and route.target not in self._fixed:
+                if route.target.startswith("asgi:"):
+                    raise TargetError(f"route {route.prefix}: {route.target} is a new application: restart to have it")
                 known = ", ".join(sorted(self._fixed))
                 raise TargetError(f"route {route.prefix}: there is no target {route.target} (known: {known})")
 

@@ -72,6 +72,13 @@ async def test_a_route_to_nothing_is_a_configuration_error_that_names_both() -> 
         targets.check([Route("/orders", "service:orders")])
 
 
+async def test_a_route_to_a_new_application_needs_a_restart() -> None:
+    """Its lifespan is a child of the tree, which does not change while it runs."""
+    targets = Targets({}, {}, Origins(ProxyLimits()))
+    with pytest.raises(TargetError, match=f"route /app: {APPS}:echo is a new application: restart to have it"):
+        targets.check([Route("/app", f"{APPS}:echo")])
+
+
 # Applications.
 
 

@@ -13,8 +13,10 @@ import structlog
 import trio
 
 from actors.breaker import Health, HealthPolicy
+from actors.metrics import Labels, Metrics
 from gateway.proxy.breaker import admit
 from gateway.proxy.limits import ProxyLimits
+from gateway.proxy.metrics import Outcome, UpstreamMetrics
 from gateway.proxy.reader import Reader
 from gateway.proxy.transport import Transport, connect
 
@@ -53,6 +55,7 @@ class Origin:
         limits: ProxyLimits,
         tls: Callable[[], ssl.SSLContext] = ssl.create_default_context,
         policy: HealthPolicy | None = None,
+        metrics: UpstreamMetrics | None = None,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -69,6 +72,7 @@ class Origin:
         self.requests = 0
         self.failed = 0
         self.last_error = ""
+        self._metrics = metrics or UpstreamMetrics(Metrics())
         self._tls = tls() if parts.scheme == "https" else None
         self.keeps = True
         """Whether connections are kept for the next request. Not so while nobody looks after them."""
@@ -171,6 +175,11 @@ class Origin:
 
     # Health.
 
+    def ended(self, outcome: Outcome) -> None:
+        """A try of a request is over."""
+        self.outstanding -= 1
+        self._metrics.requests.inc(self.url, outcome)
+
     def succeeded(self) -> None:
         if self.health.succeeded():
             log.info("an upstream is back", upstream=self.url)
@@ -179,6 +188,7 @@ class Origin:
         self.failed += 1
         self.last_error = why
         if self.health.failed(trio.current_time(), probe=probe):
+            self._metrics.ejections.inc(self.url)
             log.warning(
                 "an upstream is ejected",
                 upstream=self.url,
@@ -214,12 +224,21 @@ class Origins:
         limits: ProxyLimits,
         checks: Mapping[str, str] | None = None,
         tls: Callable[[], ssl.SSLContext] = ssl.create_default_context,
+        metrics: Metrics | None = None,
     ) -> None:
         self.limits = limits
         self._tls = tls
         self._checks = dict(checks or {})
         self._by_url: dict[str, Origin] = {}
         self._context: ssl.SSLContext | None = None
+        metrics = metrics or Metrics()
+        self._metrics = UpstreamMetrics(metrics)
+        metrics.gauge(
+            "weir_upstream_in_hand", "Requests that an upstream has in hand.", ("upstream",), self._outstanding
+        )
+
+    def _outstanding(self) -> dict[Labels, float]:
+        return {(url,): origin.outstanding for url, origin in self._by_url.items()}
 
     @property
     def checks(self) -> Mapping[str, str]:
@@ -235,7 +254,7 @@ class Origins:
     def of(self, url: str) -> Origin:
         origin = self._by_url.get(url)
         if origin is None:
-            origin = self._by_url[url] = Origin(url, self.limits, self._shared_context)
+            origin = self._by_url[url] = Origin(url, self.limits, self._shared_context, metrics=self._metrics)
             origin.check_path = self._checks.get(url, "")
         return origin
 

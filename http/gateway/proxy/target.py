@@ -10,6 +10,7 @@ from actors.router.messages import Resolved
 from gateway.problem import ProblemError
 from gateway.proxy.balance import Balance, choose
 from gateway.proxy.exchange import Exchange
+from gateway.proxy.metrics import Outcome
 from gateway.proxy.origin import Busy, Connection, Origin, Unreached
 from gateway.proxy.outgoing import Outgoing
 from gateway.proxy.reader import BadAnswer
@@ -29,9 +30,10 @@ _EJECTED = "the service behind this path keeps failing and is left alone for now
 class _Failed(Exception):
     """One try failed, and nothing has gone to the client. *sent*: the upstream may have acted on it."""
 
-    def __init__(self, problem: ProblemError, *, sent: bool) -> None:
+    def __init__(self, problem: ProblemError, outcome: Outcome, *, sent: bool) -> None:
         super().__init__(problem.detail)
         self.problem = problem
+        self.outcome = outcome
         self.sent = sent
 
 
@@ -101,10 +103,19 @@ class UpstreamTarget:
         probe = origin.health.begin() if origin.health.ejected_until is not None else False
         origin.outstanding += 1
         origin.requests += 1
+        outcome: Outcome = "abandoned"
         try:
-            return await self._ask(origin, outgoing, request, probe)
+            response = await self._ask(origin, outgoing, request, probe)
+            outcome = "answered"
+            return response
+        except _Failed as failure:
+            outcome = failure.outcome
+            raise
+        except (Broken, BadAnswer, TooSlow):  # in the middle of its answer
+            outcome = "failed"
+            raise
         finally:
-            origin.outstanding -= 1
+            origin.ended(outcome)
             if probe:
                 origin.health.abandon()
 
@@ -115,7 +126,7 @@ class UpstreamTarget:
             try:
                 connection = await origin.acquire(fresh=fresh)
             except Busy:
-                raise _Failed(unavailable(_FULL, 1.0), sent=False) from None
+                raise _Failed(unavailable(_FULL, 1.0), "refused", sent=False) from None
             except Unreached as error:
                 raise self._failed(origin, request, error, probe, sent=False) from None
             exchange = Exchange(origin, connection, outgoing, request.wire)
@@ -147,4 +158,6 @@ class UpstreamTarget:
         why = str(error) or ("it did not answer in time" if slow else repr(error))
         log.warning("an upstream failed", upstream=origin.url, request_id=request.id, problem=why)
         origin.failure(why, probe=probe)
-        return _Failed(ProblemError(504, _SLOW) if slow else ProblemError(502, _AWAY), sent=sent)
+        if slow:
+            return _Failed(ProblemError(504, _SLOW), "timed_out", sent=sent)
+        return _Failed(ProblemError(502, _AWAY), "failed", sent=sent)
