@@ -15,6 +15,8 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+_FORGOTTEN = "Task exception was never retrieved"
+
 
 @asynccontextmanager
 async def asyncio_loop() -> AsyncIterator[None]:
@@ -31,7 +33,12 @@ async def asyncio_loop() -> AsyncIterator[None]:
 
 
 def _log_unhandled(_: Any, context: dict[str, Any]) -> None:
-    log.error("asyncio.unhandled", problem=context.get("message"), exc_info=context.get("exception"))
+    problem = str(context.get("message"))
+    if problem == _FORGOTTEN:
+        # Nobody waits for it: aiokafka shields a commit, say, that we gave up waiting for while a broker hung.
+        log.warning("asyncio.forgotten_task", problem=repr(context.get("exception")))
+        return
+    log.error("asyncio.unhandled", problem=problem, exc_info=context.get("exception"))
 
 
 async def crossing(function: Callable[..., Awaitable[T]], /, *args: Any) -> T:

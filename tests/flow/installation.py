@@ -117,7 +117,8 @@ def running(*servers: Server) -> Iterator[None]:
         for server in servers:
             if server.process is not None and server.process.poll() is None:
                 assert server.stop() == 0
-            assert [line for line in server.log_lines() if line["level"] in ("error", "critical")] == []
+            errors = [line for line in server.log_lines() if line["level"] in ("error", "critical")]
+            assert errors == [], errors
             assert "Traceback" not in server.log.read_text()
 
 
