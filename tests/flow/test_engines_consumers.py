@@ -15,7 +15,7 @@ from tests.flow.killed_handlers import Effects
 from tests.flow.published import records
 from tests.flow.server import GENEROUS, ROOT, eventually
 
-pytestmark = [pytest.mark.process, pytest.mark.engines]
+pytestmark = [pytest.mark.process, pytest.mark.engines, pytest.mark.long]
 
 CONFIG = f"""
 consumers.backoff_base = "20ms"

@@ -17,7 +17,7 @@ from tests.flow.server import Server, eventually
 from tests.flow.test_engines import check, user
 from tests.flow.test_kill9 import counted
 
-pytestmark = [pytest.mark.process, pytest.mark.engines]
+pytestmark = [pytest.mark.process, pytest.mark.engines, pytest.mark.long]
 
 AFTER_S = 1.0
 """No read is older than this once everything is back."""
