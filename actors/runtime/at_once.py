@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from actors.runtime.actor import Actor
     from actors.runtime.hand import Hand
 
-# One asker in a row: after that it goes through the mailbox, which lets other tasks run.
+# Of one asker in a row: the last of so many goes through the mailbox, which lets other tasks run.
 ASKS_A_TURN = 16
 # To look at the clock twice costs a quarter of such an ask. So one of these many is measured, and stands for all.
 MEASURED_EVERY = 16
@@ -47,20 +47,15 @@ class AtOnce:
         self._now = hand.cell.system.now
         self._measured = hand.cell.measured
         self._handle: Callable[[Any], Any] = actor.handle if actor.handle_batch is None else self._of_one(actor)
-        self._asker = 0
-        self._in_a_row = 0
-        self._unmeasured = 0
+        self._asker = self._in_a_row = self._unmeasured = 0
         self.error: Exception | None = None
         self.running = False
 
     def may(self) -> bool:
         """Whether the running task may ask in its own turn once more."""
         asker = id(trio.lowlevel.current_task())
-        if asker != self._asker:
-            self._asker = asker
-            self._in_a_row = 0
-            return True
-        self._in_a_row += 1
+        self._in_a_row = self._in_a_row + 1 if asker == self._asker else 1
+        self._asker = asker
         if self._in_a_row < ASKS_A_TURN:
             return True
         self._in_a_row = 0

@@ -12,6 +12,7 @@ from actors.runtime import (
     Actor,
     ActorCrashed,
     ActorStopped,
+    Backoff,
     Child,
     Later,
     Mailbox,
@@ -51,8 +52,11 @@ KINDS = pytest.mark.parametrize("kind", [Plain, PlainBatch])
 
 
 def plain(kind: type[Plain], seen: list[Any] | None = None, **options: Any) -> Supervisor:
+    intensity = None if options.pop("intensity_free", False) else 3
     options = {"mailbox": Mailbox(16), "backoff": NO_JITTER, **options}
-    return Supervisor("root", children=[Child("a", partial(kind, [] if seen is None else seen), **options)])
+    return Supervisor(
+        "root", intensity=intensity, children=[Child("a", partial(kind, [] if seen is None else seen), **options)]
+    )
 
 
 def raising(error: Exception, times: int = 99) -> Callable[[Plain], Any]:
@@ -88,6 +92,11 @@ async def turns_of(fn: Callable[[], Any]) -> int:
     return after - before
 
 
+async def back(system: System) -> None:
+    while system.snapshot()["children"][0]["state"] != "ready":  # noqa: ASYNC110 - nothing tells of it
+        await trio.sleep(0.01)
+
+
 async def ready(system: System) -> Any:
     """Let the actor's task come to rest, as it does after its start."""
     await wait_all_tasks_blocked()
@@ -109,15 +118,48 @@ async def test_an_idle_actor_answers_in_its_askers_turn(kind: type[Plain], autoj
 
 
 @KINDS
-async def test_one_asker_cannot_keep_the_others_from_their_turns(kind: type[Plain], autojump_clock: MockClock) -> None:
+async def test_each_sixteenth_ask_of_one_asker_in_a_row_lets_others_have_their_turn(
+    kind: type[Plain], autojump_clock: MockClock
+) -> None:
     async with open_system(plain(kind)) as system:
         ref = await ready(system)
+        turns: list[int] = []
 
-        async def ask_often() -> None:
-            for number in range(320):
-                assert await ref.ask(number) == number
+        async def ask() -> None:
+            assert await ref.ask("x") == "x"
 
-        assert await turns_of(ask_often) >= 320 // 16
+        async def count() -> None:
+            while True:
+                await trio.lowlevel.checkpoint()
+                turns[-1] += 1
+
+        async with trio.open_nursery() as nursery:
+            turns.append(0)
+            nursery.start_soon(count)
+            await trio.lowlevel.checkpoint()
+            for _ in range(48):
+                turns.append(0)
+                await ask()
+            nursery.cancel_scope.cancel()
+    assert [bool(had) for had in turns[1:]] == ([False] * 15 + [True]) * 3
+
+
+@KINDS
+async def test_another_asker_begins_a_row_of_its_own(kind: type[Plain], autojump_clock: MockClock) -> None:
+    async with open_system(plain(kind)) as system:
+        ref = await ready(system)
+        in_own_turn: list[bool] = []
+
+        async def ask(times: int) -> None:
+            for _ in range(times):
+                handled_by = await ref.ask(lambda _actor: trio.lowlevel.current_task())
+                in_own_turn.append(handled_by is trio.lowlevel.current_task())
+
+        for _ in range(3):
+            await ask(12)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask, 12)
+    assert in_own_turn == [True] * 72
 
 
 @KINDS
@@ -240,14 +282,71 @@ async def test_it_runs_in_the_trace_of_its_asker(kind: type[Plain], autojump_clo
 
 
 @KINDS
-async def test_its_messages_are_measured(kind: type[Plain], autojump_clock: MockClock) -> None:
+async def test_one_in_sixteen_is_measured_and_stands_for_all(kind: type[Plain], autojump_clock: MockClock) -> None:
     async with open_system(plain(kind), metrics=True) as system:
         ref = await ready(system)
-        for _ in range(200):
-            await ref.ask("x")
+        await trio.sleep(5)  # an age is a difference: not a time of day
+        for _ in range(15):
+            ref.ask_now("x")
+        assert sum(system.metrics()["a"].latency.counts) == 0
+        for _ in range(17):
+            ref.ask_now("x")
         measured = system.metrics()["a"]
-        # One in sixteen stands for all that are handled at once; the others came by way of the mailbox.
-        assert 200 - 16 <= sum(measured.message_age.counts) == sum(measured.latency.counts) <= 200
+        for histogram in (measured.message_age, measured.latency):
+            assert (histogram.counts[0], sum(histogram.counts), histogram.total) == (32, 32, 0.0)
+        assert (sum(measured.mailbox_depth.counts), measured.mailbox_depth.total) == (32, 32)
+
+
+@KINDS
+async def test_an_answer_that_comes_later_is_measured_from_the_ask_on(
+    kind: type[Plain], autojump_clock: MockClock
+) -> None:
+    async def answer(later: Later) -> None:
+        await trio.sleep(2)
+        later.answer(None)
+
+    def message(actor: Plain) -> Later:
+        later = actor.later()
+        actor.spawn(answer, later)
+        return later
+
+    async with open_system(plain(kind), metrics=True) as system:
+        ref = await ready(system)
+        await trio.sleep(5)
+        await ref.ask(message)
+        measured = system.metrics()["a"]
+    assert (measured.message_age.total, measured.latency.total) == (2.0, 2.0)
+
+
+@KINDS
+async def test_a_message_given_again_is_measured_from_its_first_ask_on(
+    kind: type[Plain], autojump_clock: MockClock
+) -> None:
+    async with open_system(plain(kind, on_crash="retry_once", backoff=Backoff(first=2.0)), metrics=True) as system:
+        ref = await ready(system)
+        await trio.sleep(5)
+        assert await ref.ask(raising(Boom("boom"), times=1)) == "again"
+        assert system.metrics()["a"].latency.total == 2.0
+
+
+@KINDS
+async def test_what_is_handled_at_once_counts_as_handled(kind: type[Plain], autojump_clock: MockClock) -> None:
+    # After 32 handled messages a crash is the first one again, and is followed by a restart at once.
+    async with open_system(plain(kind, intensity_free=True)) as system:
+        ref = await ready(system)
+        for after, waited in ((31, 0.5), (32, 0.0)):
+            with pytest.raises(ActorCrashed):
+                await ref.ask(raising(Boom("boom")))  # one failure, and its restart at once
+            await wait_all_tasks_blocked()
+            for number in range(after):
+                await ref.ask(number)
+            with pytest.raises(ActorCrashed):
+                await ref.ask(raising(Boom("boom")))
+            before = trio.current_time()
+            await back(system)
+            assert trio.current_time() - before == pytest.approx(waited, abs=0.011)
+            for number in range(40):
+                await ref.ask(number)
 
 
 @KINDS
