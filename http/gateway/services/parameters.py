@@ -24,6 +24,7 @@ IF_NONE_MATCH_WRITE = Parameter(
 IDEMPOTENCY_KEY = Parameter(
     "Idempotency-Key",
     "The same key with the same body gets the first answer again, for 24 hours; with another body 422.",
-    {"type": "string", "minLength": 1, "maxLength": MAX_LENGTH},
+    # Printable ASCII; a header's value neither begins nor ends with a space.
+    {"type": "string", "maxLength": MAX_LENGTH, "pattern": "^[!-~]([ -~]*[!-~])?$"},
     "header",
 )

@@ -1,7 +1,7 @@
 """The Auth Service (`oauth`): tokens for client credentials, introspection, revocation."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -37,7 +37,7 @@ from gateway.services.service import Service
 class TokenRequest(msgspec.Struct, frozen=True):
     """RFC 6749 §4.4.2. Credentials in HTTP Basic or in the body."""
 
-    grant_type: str
+    grant_type: Literal["client_credentials"]
     scope: str = ""
     client_id: str = ""
     client_secret: str = ""
@@ -55,7 +55,7 @@ class TokenResponse(msgspec.Struct, frozen=True):
 class TokenParameter(msgspec.Struct, frozen=True):
     """The request of introspection and revocation (RFC 7662 §2.1, RFC 7009 §2.1)."""
 
-    token: str
+    token: Annotated[str, msgspec.Meta(min_length=1)]
     token_type_hint: str = ""
     client_id: str = ""
     client_secret: str = ""
