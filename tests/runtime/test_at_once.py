@@ -12,6 +12,7 @@ from actors.runtime import (
     Actor,
     ActorCrashed,
     ActorStopped,
+    AskCycle,
     Backoff,
     Child,
     Later,
@@ -182,6 +183,8 @@ async def test_what_the_handler_raises_crashes_the_actor_and_not_the_asker(
 ) -> None:
     async with open_system(plain(kind, on_crash=on_crash)) as system:
         ref = await ready(system)
+        letters: list[Any] = []
+        system.dead_letters.subscribe(letters.append)
         if on_crash == "fail":
             with pytest.raises(ActorCrashed) as caught:
                 await ref.ask(raising(Boom("boom"), times=1))
@@ -194,6 +197,7 @@ async def test_what_the_handler_raises_crashes_the_actor_and_not_the_asker(
         (child,) = system.snapshot()["children"]
         assert child["restarts"] == (1 if on_crash == "fail" else 3)
         assert child["last_error"] == "Boom: boom"
+        assert letters == [], "its asker was told"
 
 
 @KINDS
@@ -289,8 +293,12 @@ async def test_one_in_sixteen_is_measured_and_stands_for_all(kind: type[Plain], 
         for _ in range(15):
             ref.ask_now("x")
         assert sum(system.metrics()["a"].latency.counts) == 0
-        for _ in range(17):
+        ref.ask_now("x")
+        assert sum(system.metrics()["a"].latency.counts) == 16
+        for _ in range(15):
             ref.ask_now("x")
+        assert sum(system.metrics()["a"].latency.counts) == 16
+        ref.ask_now("x")
         measured = system.metrics()["a"]
         for histogram in (measured.message_age, measured.latency):
             assert (histogram.counts[0], sum(histogram.counts), histogram.total) == (32, 32, 0.0)
@@ -397,3 +405,80 @@ async def test_a_batch_of_one_has_one_result(autojump_clock: MockClock) -> None:
     async with open_system(plain(Wrong)) as system:
         with pytest.raises(ActorCrashed, match="2 results for 1 messages"):
             await (await ready(system)).ask("x")
+
+
+async def test_a_plain_batch_that_is_a_coroutine_is_named_too(autojump_clock: MockClock) -> None:
+    async def coroutine() -> None: ...
+
+    class Wrong(Plain):
+        def handle_batch(self, messages: list[Any]) -> Any:
+            return coroutine()
+
+    async with open_system(plain(Wrong)) as system:
+        with pytest.raises(ActorCrashed, match="define it with `async def`"):
+            await (await ready(system)).ask("x")
+
+
+async def test_what_ask_now_did_not_wait_for_is_a_dead_letter_when_it_comes(autojump_clock: MockClock) -> None:
+    async def answer(later: Later) -> None:
+        await trio.sleep(1)
+        later.answer("late")
+
+    def message(actor: Plain) -> Later:
+        later = actor.later()
+        actor.spawn(answer, later)
+        return later
+
+    async with open_system(plain(Plain)) as system:
+        ref = await ready(system)
+        letters: list[Any] = []
+        system.dead_letters.subscribe(letters.append)
+        with pytest.raises(trio.WouldBlock):
+            ref.ask_now(message)
+        await trio.sleep(2)
+        assert [letter.reason for letter in letters] == ["late"]
+
+
+async def test_nothing_is_handled_while_a_crashed_life_ends(autojump_clock: MockClock) -> None:
+    happened: list[str] = []
+
+    class Slow(Plain):
+        async def on_stop(self) -> None:
+            happened.append("ends")
+            await trio.sleep(1)
+            happened.append("has ended")
+
+    async with open_system(plain(Slow, on_crash="retry_once", shutdown=5.0)) as system:
+        ref = await ready(system)
+        ref.try_tell(raising(Boom("boom"), times=1))
+        await trio.sleep(0.5)
+        await ref.ask(lambda _actor: happened.append("handled"))
+        assert happened == ["ends", "has ended", "handled"]
+
+
+async def test_a_cycle_over_a_message_to_be_given_again_is_refused(autojump_clock: MockClock) -> None:
+    refused: list[list[str]] = []
+
+    class Asks(Plain):
+        """From its second life on it asks `b` before it is ready (what it has seen outlives it)."""
+
+        async def on_start(self) -> None:
+            if self.seen:
+                try:
+                    await self.lookup("b").ask("are you there?")
+                except AskCycle as error:
+                    refused.append(error.cycle)
+
+    class Waits(Actor[Any]):
+        async def handle(self, message: Any) -> Any:
+            return await self.lookup("a").ask(message)
+
+    children = [
+        Child("a", partial(Asks, []), mailbox=Mailbox(4), backoff=NO_JITTER, on_crash="retry_once"),
+        Child("b", Waits, mailbox=Mailbox(4)),
+    ]
+    async with open_system(Supervisor("root", children=children)) as system:
+        await wait_all_tasks_blocked()
+        with trio.fail_after(20):
+            assert await system.ref("b").ask(raising(Boom("boom"), times=1)) == "again"
+    assert refused == [["a", "b", "a"]]
