@@ -448,11 +448,17 @@ async def test_nothing_is_handled_while_a_crashed_life_ends(autojump_clock: Mock
             await trio.sleep(1)
             happened.append("has ended")
 
-    async with open_system(plain(Slow, on_crash="retry_once", shutdown=5.0)) as system:
-        ref = await ready(system)
-        ref.try_tell(raising(Boom("boom"), times=1))
+    async def another() -> None:
         await trio.sleep(0.5)
         await ref.ask(lambda _actor: happened.append("handled"))
+
+    async with open_system(plain(Slow, on_crash="retry_once", shutdown=5.0)) as system, trio.open_nursery() as nursery:
+        ref = await ready(system)
+        nursery.start_soon(another)
+        for _ in range(15):
+            await ref.ask("at once")
+        await ref.ask(raising(Boom("boom"), times=1))  # the sixteenth: it crashes in the actor's own task
+        await trio.sleep(1)
         assert happened == ["ends", "has ended", "handled"]
 
 
