@@ -1,4 +1,10 @@
-"""Plugins for all tests: pytest takes them from the topmost conftest alone."""
+"""Plugins for all tests: pytest takes them from the topmost conftest alone. And how Hypothesis judges time: not at all."""
+
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("weir", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("weir")
 
 pytest_plugins = [
     "actors.runtime.testing",
