@@ -1,4 +1,4 @@
-"""Plugins for all tests: pytest takes them from the topmost conftest alone. And how Hypothesis judges time: not at all."""
+"""Plugins for all tests: pytest takes them from the topmost conftest alone."""
 
 from hypothesis import HealthCheck, settings
 

@@ -137,3 +137,9 @@ async def test_the_outbox_holds_one_file_a_delivery_however_often_it_is_sent(tmp
 async def test_an_outbox_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
     (tmp_path / "outbox").write_text("a file where the folder should be")
     assert isinstance(await sent(OutboxSender(tmp_path / "outbox"), mail_row()), Failed)
+
+
+async def test_a_file_that_cannot_take_its_place_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "outbox" / "msg_1.eml" / "in the way").mkdir(parents=True)
+    assert isinstance(await sent(OutboxSender(tmp_path / "outbox"), mail_row()), Failed)
+    assert [path.name for path in (tmp_path / "outbox").iterdir()] == ["msg_1.eml"]

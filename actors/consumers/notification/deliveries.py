@@ -49,7 +49,7 @@ class Deliveries(Actor[Wake | Rested | Reset | Backlog]):
         self._held: dict[str, float] = {}
         """Endpoints that asked for a pause, and until when."""
         self._oldest: float | None = None
-        """Since when the delivery has been pending that has been so longest, as of the last look."""
+        """Since when the delivery has been pending that has been so longest, when it was last asked for."""
         self._outages = 0
         self._timer: Timer | None = None
 
@@ -81,8 +81,8 @@ class Deliveries(Actor[Wake | Rested | Reset | Backlog]):
                 case Rested(endpoint, until):
                     self._rested(endpoint, until)
                 case Backlog():
-                    oldest = await self._store.oldest()
-                    return Waiting(await self._store.pending(), self._age(oldest), self._endpoints())
+                    self._oldest = await self._store.oldest()
+                    return Waiting(await self._store.pending(), self._age(self._oldest), self._endpoints())
                 case Reset(id):
                     return await self._store.reset(id, self._now())
         except StoreUnavailable as error:
@@ -107,7 +107,6 @@ class Deliveries(Actor[Wake | Rested | Reset | Backlog]):
             for endpoint in await self._store.endpoints(now, AT_ONCE, self._excluded()):
                 self._put_to_work(endpoint)
             due = await self._store.next_due(self._excluded())
-            self._oldest = await self._store.oldest()
         except StoreUnavailable as error:
             self._outages += 1
             log.warning("deliveries.store_away", error=str(error))

@@ -32,7 +32,8 @@ class OutboxSender:
                 outcomes[delivery.id] = Refused(failure_of(error))
         written: Outcome = Sent()
         try:
-            await write_atomically(self._folder, contents)
+            if contents:
+                await write_atomically(self._folder, contents)
         except OSError as error:
             written = Failed(failure_of(error))
         return [outcomes.get(delivery.id, written) for delivery in deliveries]
@@ -42,16 +43,15 @@ async def write_atomically(folder: Path, contents: dict[Path, bytes]) -> None:
     """Write files into *folder*: readers see each whole or not at all, after a power failure too.
 
     The short steps run on the loop (each of them in a thread would want the GIL back), the waits for the disk are
-    one call in a thread. Raises OSError; some of the files may be written then. Cancelled: no temporary file stays.
+    one call in a thread. Raises OSError; some of the files may be written then. No temporary file stays in any case.
     """
     opened: dict[Path, int] = {}
     try:
         _write(folder, contents, opened)
         await trio.to_thread.run_sync(_flush, list(opened.values()))
-        while opened:
-            path, descriptor = opened.popitem()
-            os.close(descriptor)
+        for path in contents:
             path.with_suffix(".tmp").replace(path)
+            os.close(opened.pop(path))
     finally:
         for path, descriptor in opened.items():
             os.close(descriptor)
