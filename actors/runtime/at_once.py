@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from actors.runtime.actor import Actor
     from actors.runtime.hand import Hand
 
-# Of one asker in a row: the last of so many goes through the mailbox, which lets other tasks run.
+# Of one asker in a row: before it gets the answer to the last of so many, other tasks run.
 ASKS_A_TURN = 16
 # To look at the clock twice costs a quarter of such an ask. So one of these many is measured, and stands for all.
 MEASURED_EVERY = 16
@@ -51,15 +51,15 @@ class AtOnce:
         self.error: Exception | None = None
         self.running = False
 
-    def may(self) -> bool:
-        """Whether the running task may ask in its own turn once more."""
+    def turn_is_over(self) -> bool:
+        """Whether the running task, which asks, has had its turn with this ask."""
         asker = id(trio.lowlevel.current_task())
         self._in_a_row = self._in_a_row + 1 if asker == self._asker else 1
         self._asker = asker
         if self._in_a_row < ASKS_A_TURN:
-            return True
+            return False
         self._in_a_row = 0
-        return False
+        return True
 
     def ask(self, message: Any) -> Any:
         """The answer; an `Envelope` to wait for where it comes later, or the handler has just crashed.

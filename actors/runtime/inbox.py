@@ -33,17 +33,20 @@ class Inbox:
         self.at_once: AtOnce | None = None
         """Of the incarnation, where its handler is a plain function."""
         self.prompt = False
-        """Asks may be handled in their asker's turn: there is `at_once`, and nothing that was told waits in the queue.
-        (Asks that wait there are others' asks: a sender waits for its own.)"""
+        """Asks are handled in their asker's turn: there is `at_once`, and nothing waits in the queue."""
         self._clock = system.clock
         self.measured = Measured() if system.clock is not None else None
         """What its messages went through, over all incarnations; None where the system does not measure."""
 
     async def ask(self, message: Any) -> Any:
-        if self.prompt and (at_once := self.at_once) is not None and at_once.may():
+        if self.prompt and (at_once := self.at_once) is not None:
             await trio.lowlevel.checkpoint_if_cancelled()
             answer = at_once.ask(message)
-            return answer if type(answer) is not Envelope else await self._wait_for(answer)
+            if type(answer) is Envelope:
+                return await self._wait_for(answer)
+            if at_once.turn_is_over():
+                await trio.lowlevel.cancel_shielded_checkpoint()  # it was handled: too late to be cancelled
+            return answer
         envelope = Envelope(message, True, running_in.get())
         if self._clock is not None:
             envelope.sent = self._clock()
